@@ -1,0 +1,156 @@
+"""torchdiffeq's adaptive methods, with every failure typed and every gradient complete."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torchdiffeq
+from torch import Tensor
+
+from integrators.gradients import Adjoint, Direct, reachable_leaves
+from integrators.integrator import CountedRightHandSide, Evaluate, Integrator
+from integrators.solution import Solution, SolveError, SolverWarning, State, Statistics, Status
+from integrators.state import Packing, parts_of
+
+
+@dataclass(frozen=True)
+class Adaptive(Integrator):
+    """An embedded Runge–Kutta pair with step control by the local error.
+
+    Args:
+        rtol, atol: a step is accepted when the RMS over the state of error / (atol + rtol·|x|) is at most 1.
+        gradient: `Direct()` (exact, the default) or `Adjoint()`.
+        max_nfe: the budget of evaluations of the forward solve.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-7
+    gradient: Direct | Adjoint = field(default_factory=Direct)
+    max_nfe: int = 100_000
+
+    method: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive and finite, not {value}")
+        if not isinstance(self.gradient, (Direct, Adjoint)):
+            raise TypeError(f"gradient must be Direct() or Adjoint(), not {self.gradient!r}")
+
+    def solve(self, f: Evaluate, x0: State, t: Tensor) -> Solution:
+        precision = torch.finfo(parts_of(x0)[0].dtype)
+        if self.rtol < 4 * precision.eps:
+            raise ValueError(
+                f"rtol = {self.rtol:.1e} cannot be met in {precision.dtype} (round-off {precision.eps:.1e}), and the solver "
+                f"would crawl: use float64, or rtol ≥ {4 * precision.eps:.1e}"
+            )
+        return _Solve(self, f, x0).run(t)
+
+
+@dataclass(frozen=True)
+class Dopri5(Adaptive):
+    """Dormand and Prince's pair of orders 5 and 4 (1980), seven stages, by torchdiffeq."""
+
+    method: ClassVar[str] = "dopri5"
+
+
+@dataclass(frozen=True)
+class Bosh3(Adaptive):
+    """Bogacki and Shampine's pair of orders 3 and 2 (1989), four stages, by torchdiffeq. Cheap at loose tolerances."""
+
+    method: ClassVar[str] = "bosh3"
+
+
+class _Solve:
+    """One solve. torchdiffeq reads the callbacks below by name."""
+
+    def __init__(self, solver: Adaptive, f: Evaluate, x0: State) -> None:
+        self.solver = solver
+        self.f = f
+        self.x0 = x0
+        self.packing = Packing(x0)
+        self.stats = Statistics()
+        self.counted = CountedRightHandSide(f, x0, self.stats, solver.max_nfe)
+        self.reached = -math.inf
+
+    def __call__(self, t: Tensor, packed: Tensor) -> Tensor:
+        return self.packing.pack(self.counted(t, self.packing.unpack(packed)))
+
+    def callback_accept_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
+        self.stats.accepted += 1
+        self.reached = float(t + dt)
+
+    def callback_reject_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
+        self.stats.rejected += 1
+
+    def run(self, t: Tensor) -> Solution:
+        try:
+            packed = self._with_adjoint(t) if isinstance(self.solver.gradient, Adjoint) else self._direct(t)
+        except SolveError as error:
+            error.solution = self._reached_states(t, error.status)
+            raise
+        except AssertionError as error:
+            failure = SolveError(
+                f"the solve stopped at t = {self.reached:.6g} after {self.stats.accepted} steps: {error}. The step became "
+                "too small to matter, because the solution is singular, discontinuous or stiff there",
+                Status.DIVERGED,
+            )
+            failure.solution = self._reached_states(t, failure.status)
+            raise failure from error
+        return Solution(t, self.packing.unpack(packed), self.stats)
+
+    def _direct(self, t: Tensor) -> Tensor:
+        solver = self.solver
+        packed: Tensor = torchdiffeq.odeint(
+            self, self.packing.pack(self.x0), t, rtol=solver.rtol, atol=solver.atol, method=solver.method
+        )
+        return packed
+
+    def _with_adjoint(self, t: Tensor) -> Tensor:
+        solver, gradient = self.solver, self.solver.gradient
+        assert isinstance(gradient, Adjoint)
+        if getattr(self.f, "dissipative", False):
+            warnings.warn(
+                f"Adjoint solves {type(self.f).__name__} backwards in time, and it is dissipative, so that solve is "
+                "unstable: prefer gradient=Direct(), the exact gradient",
+                SolverWarning,
+                stacklevel=6,
+            )
+        leaves = reachable_leaves(self.f, t[0], self.x0)
+        self.stats.nfe += 1
+        packed: Tensor = torchdiffeq.odeint_adjoint(
+            self,
+            self.packing.pack(self.x0),
+            t,
+            rtol=solver.rtol,
+            atol=solver.atol,
+            method=solver.method,
+            adjoint_params=leaves,
+            adjoint_rtol=gradient.rtol or solver.rtol,
+            adjoint_atol=gradient.atol or solver.atol,
+        )
+        self.counted.backward = True
+        self.counted.max_nfe = gradient.max_nfe
+        return packed
+
+    def _reached_states(self, t: Tensor, status: Status) -> Solution:
+        """The states at the output times before the failure, computed again: torchdiffeq drops them with its error."""
+        times = t[t.detach() <= self.reached] if self.reached > -math.inf else t[:1]
+        first = self.packing.pack(self.x0).detach()
+        if len(times) < 2:
+            return Solution(t[:1], self.packing.unpack(first[None]), self.stats, status)
+        fresh = CountedRightHandSide(self.f, self.x0, Statistics(), self.stats.nfe + 10)
+        with torch.no_grad():
+            packed = torchdiffeq.odeint(
+                lambda s, x: self.packing.pack(fresh(s, self.packing.unpack(x))),
+                first,
+                times.detach(),
+                rtol=self.solver.rtol,
+                atol=self.solver.atol,
+                method=self.solver.method,
+            )
+        return Solution(times, self.packing.unpack(packed), self.stats, status)

@@ -1,0 +1,40 @@
+"""How far a rollout is from the truth, as R-UniMesh reports it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from operators import Laplacian, SparseOperator, adjacency_of
+
+
+def nrmse(prediction: Tensor, truth: Tensor) -> Tensor:
+    """√(mean (y' − y)² / (mean y² + 1e-8)) of each time, over nodes and channels; (T, ..., n, c) → (T, ...).
+
+    The zero predictor scores 1 at every time.
+    """
+    error = (prediction - truth).square().mean(dim=(-2, -1))
+    return torch.sqrt(error / (truth.square().mean(dim=(-2, -1)) + 1e-8))
+
+
+class PublishedRayleigh:
+    """R(x) = Tr(xᵀ (I − D^-½ W D^-½) x) / ‖x‖², W the weights of the robust Laplacian, D = max(Σ_j W_ij, 1).
+
+    The plain, unweighted quotient of R-UniMesh, its clamp included. A zero field scores 0.
+    """
+
+    def __init__(self, laplacian: Laplacian) -> None:
+        adjacency = adjacency_of(laplacian)
+        root = adjacency.row_sums().clamp(min=1.0).rsqrt()
+        self.similarity: SparseOperator = adjacency.scaled(root, root)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., n, c) → (...)."""
+        norm = x.square().sum(dim=(-2, -1))
+        overlap = (x * (self.similarity @ x)).sum(dim=(-2, -1))
+        return torch.where(norm > 0, 1 - overlap / torch.where(norm > 0, norm, 1.0), 0.0)
+
+
+def rayleigh_error(prediction: Tensor, truth: Tensor, quotient: PublishedRayleigh) -> Tensor:
+    """|R(y') − R(y)| of each time; (T, ..., n, c) → (T, ...)."""
+    return (quotient(prediction) - quotient(truth)).abs()

@@ -1,0 +1,107 @@
+"""Unitary flows: strict, and relaxed by a learned dissipation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from integrators import LinearPart
+from neuralpde.equations import diffusion_invariants
+from neuralpde.invariants import DirichletEnergy, Invariant, Law, Mass, Norm, Rayleigh
+from neuralpde.rhs import RightHandSide
+from operators import Laplacian, SkewHermitian, UnitaryGenerator
+
+
+class UnitaryFlow(RightHandSide):
+    """dx/dt = A x W − γ L x, with A a polynomial of L, W skew-Hermitian and γ ≥ 0.
+
+    Strict (γ absent): exp(t A · W) keeps the norm and the Rayleigh quotient of L exactly, so it cannot smooth
+    (Kiani et al. 2024). Integrated by `TruncatedTaylor(order=T_max)` it is the published relaxation (R-UniGraph).
+    Dissipative: γ is learned, and non-negative by construction, so norm, energy and Rayleigh quotient can only fall:
+    dR/dt = −2γ Var_x(L), the variance of L's eigenvalues under x's spectral density. γ is a rate (1/time where L is
+    1/length²), so one that is learned on some surfaces is right on others.
+
+    Args:
+        laplacian: L; its inner product is the one that is kept.
+        width: channels d of the state (..., n, d); pad fewer with `pad_channels`.
+        adjacency: use A = I − L (the papers' form, for a normalised Laplacian) instead of A = L.
+        dissipation: γ at the start, learned; None for the strict flow.
+        complex_valued: a complex W; the state must be complex then.
+    """
+
+    def __init__(
+        self,
+        laplacian: Laplacian,
+        width: int,
+        *,
+        adjacency: bool = False,
+        dissipation: float | None = None,
+        complex_valued: bool = False,
+        scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.laplacian = laplacian
+        self.adjacency = adjacency
+        mixing = SkewHermitian(width, complex_valued=complex_valued, scale=scale, dtype=laplacian.dtype)
+        self.mixing = mixing.to(laplacian.device)
+        if dissipation is None:
+            self.register_parameter("log_dissipation", None)
+        else:
+            if not dissipation > 0:
+                raise ValueError(f"dissipation must start positive, not {dissipation}; it is learned as log γ")
+            self.log_dissipation = nn.Parameter(torch.tensor(dissipation, dtype=laplacian.dtype).log())
+
+    @property
+    def dissipation(self) -> Tensor | None:
+        """γ ≥ 0, or None for the strict flow."""
+        return None if self.log_dissipation is None else self.log_dissipation.exp()
+
+    @property
+    def generator(self) -> UnitaryGenerator:
+        """x ↦ A x W, the skew part."""
+        return UnitaryGenerator(self.laplacian.complement() if self.adjacency else self.laplacian, self.mixing)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        rotation = self.generator @ x
+        gamma = self.dissipation
+        return rotation if gamma is None else rotation - gamma * self.laplacian(x)
+
+    @property
+    def invariants(self) -> tuple[Invariant, ...]:
+        if self.log_dissipation is not None:
+            declared = diffusion_invariants(self.laplacian)
+        else:
+            quantities = (Norm, Rayleigh, DirichletEnergy)
+            declared = tuple(quantity(self.laplacian, Law.CONSERVED) for quantity in quantities)
+            if self.laplacian.kills_constants:
+                declared = (*declared, Mass(self.laplacian))
+        # Through A = I − L constants mix between the channels, so the mass of one channel is not kept.
+        return tuple(i for i in declared if not (self.adjacency and isinstance(i, Mass)))
+
+    @property
+    def linear(self) -> LinearPart:
+        return _UnitaryPart(self)
+
+
+class _UnitaryPart:
+    """The flow's right-hand side as a linear part."""
+
+    def __init__(self, flow: UnitaryFlow) -> None:
+        self.flow = flow
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        result: Tensor = self.flow(torch.zeros(()), x)
+        return result
+
+    def norm_bound(self) -> float:
+        gamma = self.flow.dissipation
+        dissipation = 0.0 if gamma is None else float(gamma.detach()) * self.flow.laplacian.norm_bound()
+        return self.flow.generator.norm_bound() + dissipation
+
+    def solve(self, shift: Tensor, b: Tensor) -> Any:
+        raise NotImplementedError(
+            "a unitary flow mixes channels, so its implicit step has no sparse factorisation here: use Exponential, "
+            "which is exact and keeps the norm"
+        )

@@ -1,0 +1,96 @@
+"""Learned diffusivities: a field decides how strongly its neighbours mix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from operators.checks import DomainError, check_field
+from operators.laplacian import Laplacian, adjacency_of
+from operators.operator import Movable
+from operators.sparse import SparseOperator, SparsityPattern, sparse_product
+
+
+class ScaledDotProduct(Movable):
+    """x ↦ A(x), row-stochastic: a_ij = w_ij exp(s_ij) / Σ_k w_ik exp(s_ik), s_ij = (W_K x_i)·(W_Q x_j) / √d.
+
+    The weights w are those of the Laplacian's edges, so at zero scores A is the random walk D⁻¹ W of the geometry, and
+    on an unweighted graph A is the papers' softmax attention (Chamberlain et al. 2021, BLEND, eq. 13). Heads are
+    averaged. A node without neighbours attends to itself. W_Q starts at zero: an untrained diffusivity is the geometry.
+
+    Args:
+        laplacian: gives the edges and their weights w ≥ 0.
+        channels: c of the fields (..., n, c).
+        width: d, the dimension of queries and keys per head.
+        heads: the number of heads.
+    """
+
+    def __init__(self, laplacian: Laplacian, channels: int, width: int = 8, heads: int = 1) -> None:
+        super().__init__()
+        for name, value in (("channels", channels), ("width", width), ("heads", heads)):
+            if value < 1:
+                raise DomainError(f"{name} must be at least 1, not {value}")
+        self.edges = _EdgePrior(laplacian)
+        self.width, self.heads = width, heads
+        self.key = nn.Linear(channels, width * heads, bias=False, dtype=laplacian.dtype, device=laplacian.device)
+        self.query = nn.Linear(channels, width * heads, bias=False, dtype=laplacian.dtype, device=laplacian.device)
+        nn.init.zeros_(self.query.weight)
+
+    @property
+    def rate(self) -> Tensor:
+        """Σ_j w_ij / m_i of shape (n,): how fast each node forgets itself under the Laplacian, in 1/time."""
+        return self.edges.rate
+
+    def forward(self, x: Tensor) -> SparseOperator:
+        """The diffusivity at x (..., n, c): a row-stochastic (n, n) operator, one per batch member."""
+        pattern = self.edges.pattern
+        check_field(x, pattern.shape[0], self.edges.log_weight.dtype, self.edges.log_weight.device)
+        split = (*x.shape[:-1], self.heads, self.width)
+        key = self.key(x).reshape(split).index_select(-3, pattern.row)
+        query = self.query(x).reshape(split).index_select(-3, pattern.col)
+        score = (key * query).sum(-1) / math.sqrt(self.width)
+        logits = (score + self.edges.log_weight[:, None]).movedim(-1, 0)
+        return SparseOperator(pattern, row_softmax(logits, pattern).mean(0))
+
+
+def row_softmax(logits: Tensor, pattern: SparsityPattern) -> Tensor:
+    """exp(s_e) / Σ over the row of e, for logits (..., E) in the pattern's order; exact for any finite logits."""
+    if not bool(torch.isfinite(logits.detach()).all()):
+        raise DomainError("attention logits are not finite: the state or the attention weights have diverged")
+    row = pattern.row.expand(logits.shape)
+    peak = logits.detach().new_full((*logits.shape[:-1], pattern.shape[0]), -math.inf)
+    peak = peak.scatter_reduce(-1, row, logits.detach(), "amax")
+    weight = torch.exp(logits - peak.gather(-1, row))
+    ones = torch.ones(pattern.shape[1], 1, dtype=logits.dtype, device=logits.device)
+    total = sparse_product(weight, ones, pattern).squeeze(-1)
+    return weight / total.gather(-1, row)
+
+
+class _EdgePrior(nn.Module):
+    """The edges of a Laplacian with their log-weights, an isolated node joined to itself."""
+
+    log_weight: Tensor
+    rate: Tensor
+
+    def __init__(self, laplacian: Laplacian) -> None:
+        super().__init__()
+        self.laplacian = laplacian
+        adjacency = adjacency_of(laplacian)
+        degree = adjacency.row_sums()
+        alone = (degree == 0).nonzero().squeeze(1)
+        pattern = adjacency.pattern
+        joined = SparseOperator.from_entries(
+            torch.cat([pattern.row, alone]),
+            torch.cat([pattern.col, alone]),
+            torch.cat([adjacency.values, torch.ones_like(degree[alone])]),
+            adjacency.shape,
+        )
+        self.pattern = joined.pattern
+        self.register_buffer("log_weight", joined.values.log(), persistent=False)
+        self.register_buffer("rate", degree / laplacian.mass.detach(), persistent=False)
+
+    def on(self, domain: Any) -> _EdgePrior:
+        return _EdgePrior(self.laplacian.on(domain))
