@@ -78,7 +78,7 @@ def time_step(name: str, laplacian: Laplacian, truth: Truth) -> float:
     largest = laplacian.largest_eigenvalue()
     paper = PAPER_TIME_STEP.get(name) if truth is Truth.PUBLISHED else None
     # The paper's steps are for its own units; a mesh of the same name at another scale would blow up.
-    if paper is not None and paper * largest < 1.9:
+    if paper is not None and paper * largest < 2.0:
         return paper
     return COURANT / largest
 
