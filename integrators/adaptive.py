@@ -82,7 +82,7 @@ class _Solve:
 
     def callback_accept_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
         self.stats.accepted += 1
-        self.reached = float(t + dt)
+        self.reached = float((t + dt).detach())
 
     def callback_reject_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
         self.stats.rejected += 1

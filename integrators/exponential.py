@@ -37,6 +37,8 @@ class Exponential(FixedStep):
 
     def prepare(self, f: CountedRightHandSide) -> _Exponent:
         bound = linear_part(f.f, "Exponential").norm_bound()
+        if not math.isfinite(bound):
+            raise ValueError(f"norm_bound() of {type(f.f).__name__} is {bound}: look for NaN or overflow in its weights")
         dtype = f.like[0][1]
         return _Exponent(f, bound, self.tol or torch.finfo(dtype).eps / 8)
 
@@ -64,9 +66,10 @@ class _Exponent:
 def products(angle: float, tol: float) -> tuple[int, int]:
     """The pair (s, m) with the fewest products s·m such that the Taylor remainder of exp over angle/s is below tol/s."""
     if angle == 0:
-        return 1, 0
+        return 1, 1  # The one product carries the gradient of G.
     best: tuple[int, int] | None = None
-    for pieces in range(max(1, math.ceil(angle / 8)), max(1, math.ceil(angle)) + 1):
+    least, most = max(1, math.ceil(angle / 8)), max(1, math.ceil(angle))
+    for pieces in range(least, most + 1, 1 + (most - least) // 64):
         theta = angle / pieces
         # Beyond θ = 8 the terms grow before they shrink, and float32 loses the digits they cancel.
         term, order = theta, 0

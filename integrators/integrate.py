@@ -56,7 +56,8 @@ def _check_times(t: Tensor | Sequence[float], device: torch.device) -> Tensor:
     times = torch.as_tensor(t)
     if times.is_complex() or times.dtype == torch.bool:
         raise TypeError(f"t must hold real numbers, not {times.dtype}")
-    times = times.to(device=device, dtype=torch.float64)
+    # Of t, not of times: a list would have passed through the default dtype, and 0.1 through float32.
+    times = torch.as_tensor(t, device=device, dtype=torch.float64)
     if times.ndim != 1 or times.numel() < 2:
         raise ValueError(f"t must hold at least two times, as in [0.0, 1.0], not shape {tuple(times.shape)}")
     values = times.detach()

@@ -11,6 +11,7 @@ from neuralpde.siblings import check_siblings
 check_siblings()
 
 from integrators import (
+    RK4,
     Adaptive,
     Adjoint,
     BackwardEuler,
@@ -22,7 +23,6 @@ from integrators import (
     FixedStep,
     Integrator,
     LinearPart,
-    RK4,
     Solution,
     SolveError,
     SolverWarning,
@@ -124,6 +124,7 @@ from operators import (
 )
 
 __all__ = [
+    "RK4",
     "Adaptive",
     "Adjoint",
     "AttachPositions",
@@ -161,7 +162,6 @@ __all__ = [
     "PadChannels",
     "PointCloud",
     "PublishedRayleigh",
-    "RK4",
     "Rayleigh",
     "RightHandSide",
     "RunFolderError",

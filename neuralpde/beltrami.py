@@ -32,7 +32,8 @@ class BeltramiFlow(RightHandSide):
         self.log_rate = nn.Parameter(torch.tensor(rate, dtype=diffusivity.rate.dtype).log())
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        return self.log_rate.exp() * self.diffusivity.rate[:, None] * (self.diffusivity(z) @ z - z)
+        slope: Tensor = self.log_rate.exp() * self.diffusivity.rate[:, None] * (self.diffusivity(z) @ z - z)
+        return slope
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:

@@ -35,6 +35,6 @@ class DifferenceFlow(RightHandSide):
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         laplacian, gradient = self.differences(x)
         edges = self.differences.edges
-        flux = edges.values[:, None] * gradient
-        inflow = torch.zeros_like(x).index_add(-2, edges.pattern.row, flux)
-        return -self.log_rate.exp() * (laplacian @ x) + self.drift * inflow
+        inflow = edges.pattern.sum_rows(edges.values[:, None] * gradient)
+        slope: Tensor = -self.log_rate.exp() * (laplacian @ x) + self.drift * inflow
+        return slope

@@ -95,8 +95,8 @@ def initial_fields(mesh: TriangleMesh, truth: Truth, conditions: int, seed: int)
     fields = []
     for _ in range(conditions):
         if truth is Truth.PUBLISHED:
-            centres = random.choice(n, size=max(1, n // 5), replace=False)
-            squared = ((points[:, None] - points[None, centres]) ** 2).sum(-1)
+            chosen = random.choice(n, size=max(1, n // 5), replace=False)
+            squared = ((points[:, None] - points[None, chosen]) ** 2).sum(-1)
             fields.append(np.exp(-squared / (2 * 1e-4)).max(axis=1))
         else:
             size = np.linalg.norm(points - points.mean(0), axis=1).mean()

@@ -6,9 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from neuralpde.files import RunFolderError, write_json
 from neuralpde.heat_data import Truth
@@ -16,19 +14,7 @@ from neuralpde.heat_data import Truth
 
 @dataclass(frozen=True)
 class HeatSettings:
-    """Three neural PDEs learn the heat equation through the solver, then roll out on surfaces they have never seen.
-
-    Without arguments the surfaces are made on the spot (bumpy spheres and tori). Ends with a table, and with
-    OUT/report.html: the table, curves, error maps and an animated surface of truth beside prediction.
-
-    Examples:
-
-      neuralpde run heat
-
-      neuralpde run heat --train-mesh bunny.ply lucy.ply --test-mesh armadillo.ply --out runs/mine
-
-      neuralpde run heat --out runs/mine --resume
-    """
+    """The settings of `neuralpde run heat`; the text under each is its help."""
 
     train_mesh: tuple[Path, ...] = ()
     """Surfaces to train on (.ply, .obj, .off, .stl), several after one flag."""
@@ -42,9 +28,9 @@ class HeatSettings:
     """Also write the table's rows to this file."""
     resume: bool = False
     """Continue the run in OUT with its own settings; the weights will be those of an uninterrupted run."""
-    steps: int = 300
+    steps: int = 400
     """Training steps of each model."""
-    batch: int = 16
+    batch: int = 4
     """Windows of three frames in each training step."""
     seed: int = 0
     """Seed of surfaces, starting fields, weights and batches."""
@@ -62,8 +48,6 @@ class HeatSettings:
         if both:
             raise RunFolderError(f"{min(both)} is both trained and tested on: a surface the model has seen is no test")
 
-
-Heat = Annotated[HeatSettings, tyro.conf.subcommand("heat")]
 
 # What may differ between the sessions of one run.
 _SESSION = {"out", "json", "resume"}

@@ -47,10 +47,8 @@ class Invariant(ABC):
         For a conserved quantity max_t |I(t) − I(0)|; for one that never increases max_t (I(t) − min_{s ≤ t} I(s)).
         """
         values = self.measure(path.detach().to(_wide(path)))
-        if self.law is Law.CONSERVED:
-            excess = (values - values[0]).abs()
-        else:
-            excess = values - torch.cummin(values, dim=0).values
+        conserved = self.law is Law.CONSERVED
+        excess = (values - values[0]).abs() if conserved else values - torch.cummin(values, dim=0).values
         scale = self.scale(path[0].detach().to(_wide(path)))
         return float((excess / scale.clamp(min=torch.finfo(scale.dtype).tiny)).max())
 
@@ -105,13 +103,13 @@ class DirichletEnergy(Invariant):
 
 
 class Mass(Invariant):
-    """Σ m_i x_i of each channel; (..., n, c) → (..., c)."""
+    """Σ m_i x_i of each channel; (..., n, c) → (..., c). Its scale is Σ m_i |x_i| of the fullest channel."""
 
     def measure(self, x: Tensor) -> Tensor:
         return (self.laplacian.mass.to(x.real.dtype)[:, None] * x).sum(dim=-2)
 
     def scale(self, x: Tensor) -> Tensor:
-        return (self.laplacian.mass.to(x.real.dtype)[:, None] * x.abs()).sum(dim=-2)
+        return (self.laplacian.mass.to(x.real.dtype)[:, None] * x.abs()).sum(dim=-2).amax(dim=-1, keepdim=True)
 
 
 class MaximumPrinciple(Invariant):

@@ -86,10 +86,17 @@ class Sum(RightHandSide):
 
     def __init__(self, *terms: RightHandSide) -> None:
         super().__init__()
-        self.terms = nn.ModuleList([t for term in terms for t in (term.terms if isinstance(term, Sum) else [term])])
+        self.terms = nn.ModuleList()
+        for term in terms:
+            self.terms.extend(term.terms if isinstance(term, Sum) else [term])
+
+    @property
+    def summands(self) -> list[RightHandSide]:
+        """f₁, f₂, ..."""
+        return [term for term in self.terms if isinstance(term, RightHandSide)]
 
     def forward(self, t: Tensor, x: State) -> State:
-        slopes = [term(t, x) for term in self.terms]
+        slopes = [term(t, x) for term in self.summands]
         if isinstance(x, tuple):
             return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*slopes, strict=True))
         total: Tensor = sum(slopes[1:], start=slopes[0])
@@ -98,7 +105,7 @@ class Sum(RightHandSide):
     @property
     def invariants(self) -> tuple[Invariant, ...]:
         common: list[Invariant] = []
-        first, *others = [term.invariants for term in self.terms]
+        first, *others = [term.invariants for term in self.summands]
         for invariant in first:
             twins = [next((i for i in other if i.same_quantity(invariant)), None) for other in others]
             # dI/dt is linear in f for a fixed I, so signs and zeros add up; a quotient such as R does too.
@@ -110,8 +117,9 @@ class Sum(RightHandSide):
 
     @property
     def linear(self) -> LinearPart | None:
-        parts = [term.linear for term in self.terms]
-        return None if any(part is None for part in parts) else SumOfLinear([part for part in parts if part is not None])
+        parts = [term.linear for term in self.summands]
+        known = [part for part in parts if part is not None]
+        return SumOfLinear(known) if len(known) == len(parts) else None
 
 
 class Scaled(RightHandSide):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from integrators import Solution
-from neuralpde.files import RunFolderError, read_tensors, write_json, write_lines, write_tensors
+from neuralpde.files import RunFolderError, read_tensors, write_lines, write_tensors
 from neuralpde.heat_data import FRAMES, GIVEN_FRAMES, Surface, Truth, surface
 from neuralpde.heat_models import LEARNED, TITLES, Learned, fit_stencil, parameters, stencil_rollout
 from neuralpde.heat_settings import HeatSettings, open_run
 from neuralpde.invariants import Check, check_invariants
 from neuralpde.metrics import PublishedRayleigh, nrmse, rayleigh_error
 from neuralpde.model import NeuralPDE
-from neuralpde.training import Training, generator, load_weights, train
+from neuralpde.training import Training, train
 from operators import Movable, TriangleMesh, bumpy, icosphere, load_mesh, robust_laplacian, torus
 
 TRAIN_CONDITIONS, TEST_CONDITIONS = 3, 5
@@ -50,7 +49,8 @@ class Outcome:
 
     def mean(self, metric: str) -> float:
         """The mean of a metric over surfaces and rollouts."""
-        values = [value for rollouts in getattr(self, metric).values() for value in rollouts]
+        by_surface: dict[str, list[float]] = getattr(self, metric)
+        values = [value for rollouts in by_surface.values() for value in rollouts]
         return sum(values) / len(values)
 
 
@@ -68,8 +68,8 @@ def run_heat(settings: HeatSettings, console: Console | None = None) -> list[Out
         models = {learned.name: _trained(learned, trained_on, settings, progress) for learned in LEARNED}
         outcomes = _outcomes(models, trained_on, tested_on, settings, progress)
         losses = {name: training.losses for name, (_, training) in models.items()}
-    rows = write_results(settings, outcomes, losses, trained_on, tested_on)
-    print_table(rows, outcomes, tested_on, console)
+    write_results(settings, outcomes, losses, trained_on, tested_on)
+    print_table(outcomes, tested_on, console)
     console.print(f"report: {settings.out / 'report.html'}")
     return outcomes
 

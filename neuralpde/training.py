@@ -54,7 +54,7 @@ def train(
 
     Args:
         loss: step, generator ↦ scalar loss; all its randomness must come from the generator.
-        learning_rate: at the start; falls to a tenth by a half cosine.
+        learning_rate: at the start; falls to a hundredth by a half cosine.
         checkpoint: a safetensors file, written atomically every `save_seconds` and at the end.
         notes: what identifies this training; a checkpoint with other notes is refused.
 
@@ -70,7 +70,7 @@ def train(
     began, before = saved, training.seconds
     for step in range(training.step, steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+            group["lr"] = learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / steps))
         optimizer.zero_grad()
         value = loss(step, generator(seed, step))
         if not bool(torch.isfinite(value.detach())):

@@ -48,10 +48,9 @@ class ScaledDotProduct(Movable):
         """The diffusivity at x (..., n, c): a row-stochastic (n, n) operator, one per batch member."""
         pattern = self.edges.pattern
         check_field(x, pattern.shape[0], self.edges.log_weight.dtype, self.edges.log_weight.device)
-        split = (*x.shape[:-1], self.heads, self.width)
-        key = self.key(x).reshape(split).index_select(-3, pattern.row)
-        query = self.query(x).reshape(split).index_select(-3, pattern.col)
-        score = (key * query).sum(-1) / math.sqrt(self.width)
+        key, query = pattern.gather_rows(self.key(x)), pattern.gather_columns(self.query(x))
+        product = (key * query).reshape(*key.shape[:-1], self.heads, self.width)
+        score = product.sum(-1) / math.sqrt(self.width)
         logits = (score + self.edges.log_weight[:, None]).movedim(-1, 0)
         return SparseOperator(pattern, row_softmax(logits, pattern).mean(0))
 

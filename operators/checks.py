@@ -34,9 +34,9 @@ def as_points(values: object, name: str, columns: tuple[int, ...] | None = None)
     if points.shape[0] == 0 or points.shape[1] == 0:
         raise DomainError(f"{name} is empty: a domain needs at least one point with at least one coordinate")
     check_finite(points, name)
-    # Areas are products of two lengths and stencils divide by them: beyond this they leave even float64's range.
+    # Squared areas are products of four lengths, and stencils divide by them: beyond this they leave even float64's range.
     size = float(points.detach().abs().max())
-    limit = 1e15 if points.dtype == torch.float32 else 1e100
+    limit = 1e15 if points.dtype == torch.float32 else 1e60
     if size > limit or 0 < size < 1 / limit:
         raise DomainError(
             f"{name} reach {size:.1e}, beyond what {points.dtype} geometry can hold (1e±{limit:.0e}): change the unit of length"

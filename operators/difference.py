@@ -38,7 +38,7 @@ def modulated_gradient(edges: SparseOperator, x: Tensor, w1: Tensor, w2: Tensor)
     At w1 = w2 = 1 this is the plain difference x_j − x_i, in the pattern's order (row i, column j).
     """
     pattern = edges.pattern
-    here, there = x.index_select(-2, pattern.row), x.index_select(-2, pattern.col)
+    here, there = pattern.gather_rows(x), pattern.gather_columns(x)
     return w1[..., None] * (there - w2[..., None] * here)
 
 
@@ -62,7 +62,7 @@ class SpatialDifference(Movable):
             raise DomainError(f"channels, width and hops must be at least 1, not {channels}, {width}, {hops}")
         self.geometry = _EdgeGeometry(laplacian)
         features = self.geometry.node_features.shape[1] + channels
-        to = {"dtype": laplacian.dtype, "device": laplacian.device}
+        to: dict[str, Any] = {"dtype": laplacian.dtype, "device": laplacian.device}
         self.blocks = nn.ModuleList()
         edge_features = self.geometry.edge_features.shape[1]
         for _ in range(hops):
@@ -133,9 +133,9 @@ class _GraphBlock(nn.Module):
     def forward(self, nodes: Tensor, links: Tensor, pattern: SparsityPattern) -> tuple[Tensor, Tensor]:
         links = torch.tanh(self.edge(_gather(nodes, links, pattern)))
         degree = (pattern.crow[1:] - pattern.crow[:-1]).clamp(min=1).to(links.dtype)
-        total = links.new_zeros(*nodes.shape[:-1], links.shape[-1]).index_add(-2, pattern.row, links)
-        return torch.tanh(self.node(torch.cat([nodes, total / degree[:, None]], dim=-1))), links
+        mean = pattern.sum_rows(links) / degree[:, None]
+        return torch.tanh(self.node(torch.cat([nodes, mean], dim=-1))), links
 
 
 def _gather(nodes: Tensor, links: Tensor, pattern: SparsityPattern) -> Tensor:
-    return torch.cat([nodes.index_select(-2, pattern.row), nodes.index_select(-2, pattern.col), links], dim=-1)
+    return torch.cat([pattern.gather_rows(nodes), pattern.gather_columns(nodes), links], dim=-1)

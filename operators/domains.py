@@ -94,7 +94,7 @@ class Graph(Domain):
         if weight is None and attributes is not None and attributes.numel() == data.edge_index.shape[1]:
             weight = attributes.reshape(-1)
         nodes = data.num_nodes
-        return cls(data.edge_index, int(nodes), weight)
+        return cls(data.edge_index, int(nodes)) if weight is None else cls(data.edge_index, int(nodes), weight)
 
     def to_pyg(self) -> Any:
         """A PyG `Data` with edge_index, edge_weight and num_nodes."""
@@ -158,7 +158,8 @@ class TriangleMesh(Domain):
     def edges(self) -> Tensor:
         """Each edge once, (2, E) with row 0 < row 1, sorted."""
         pairs = torch.cat([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])
-        return torch.unique(pairs.sort(dim=1).values, dim=0).T.contiguous()
+        unique: Tensor = torch.unique(pairs.sort(dim=1).values, dim=0)
+        return unique.T.contiguous()
 
     @cached_property
     def area(self) -> float:
@@ -219,7 +220,7 @@ class PointCloud(Domain):
         return self.points.shape[0]
 
     def knn_graph(self, k: int) -> Graph:
-        """The undirected graph that joins every point to its k nearest others (by distance, then by index)."""
+        """The undirected graph that joins every point to its k nearest others (among equally near ones, any)."""
         n = self.num_nodes
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < n:
             raise DomainError(f"k must be an integer from 1 to {n - 1} (one less than the {n} points), not {k!r}")

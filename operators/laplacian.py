@@ -49,7 +49,8 @@ class Laplacian(Operator):
         self._norm: float | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.stiffness(x) / self.mass[:, None]
+        slope: Tensor = self.stiffness(x) / self.mass[:, None]
+        return slope
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
         """⟨x, y⟩_M = Σ m_i x̄_i·y_i; (..., n, c) × 2 → (...)."""
@@ -100,7 +101,10 @@ class Laplacian(Operator):
             return self
         if self._wide is None or self._wide.device != self.device:
             values, mass = self.stiffness.values.detach().double(), self.mass.detach().double()
-            self.__dict__["_wide"] = Laplacian(SparseOperator(self.stiffness.pattern, values), mass)
+            wide = Laplacian(SparseOperator(self.stiffness.pattern, values), mass)
+            # Through __dict__, so that it is no submodule, which .to() would narrow again.
+            self.__dict__["_wide"] = wide
+            return wide
         return self._wide
 
     def solve(self, shift: Tensor | float, b: Tensor) -> Tensor:
@@ -137,7 +141,8 @@ class Laplacian(Operator):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Laplacian:
         self.__dict__.pop("_solver", None)
         self.__dict__["_wide"] = self.__dict__["_norm"] = None
-        return super()._apply(fn, recurse)
+        moved: Laplacian = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_solver"} | {"_wide": None}
@@ -152,7 +157,8 @@ class Complement(Operator):
         self.shape = laplacian.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return x - self.laplacian(x)
+        rest: Tensor = x - self.laplacian(x)
+        return rest
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
         """The inner product of L."""
@@ -199,7 +205,7 @@ def combinatorial_laplacian(graph: Graph) -> Laplacian:
     """
     adjacency = _adjacency(graph)
     stiffness = _stiffness(adjacency)
-    return Laplacian(stiffness, torch.ones_like(graph.edge_weight[:1]).expand(graph.nodes).clone(), combinatorial_laplacian)
+    return Laplacian(stiffness, graph.edge_weight.new_ones(graph.nodes), combinatorial_laplacian)
 
 
 def random_walk_laplacian(graph: Graph) -> Laplacian:
@@ -231,11 +237,14 @@ def cotangent_laplacian(mesh: TriangleMesh) -> Laplacian:
         i, j = faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
         to_i, to_j = corners[:, (k + 1) % 3] - corners[:, k], corners[:, (k + 2) % 3] - corners[:, k]
         half_cotangent = (to_i * to_j).sum(1) / (2 * _twice_area(to_i, to_j))
-        rows += [i, j]
-        columns += [j, i]
-        weights += [half_cotangent, half_cotangent]
+        rows.append(torch.minimum(i, j))
+        columns.append(torch.maximum(i, j))
+        weights.append(half_cotangent)
     n = mesh.num_nodes
-    adjacency = SparseOperator.from_entries(torch.cat(rows), torch.cat(columns), torch.cat(weights), (n, n))
+    # One triangle is summed and mirrored: in two orders of summation, the two would differ in the last bit.
+    half = SparseOperator.from_entries(torch.cat(rows), torch.cat(columns), torch.cat(weights), (n, n))
+    i, j = half.pattern.row, half.pattern.col
+    adjacency = SparseOperator.from_entries(torch.cat([i, j]), torch.cat([j, i]), half.values.repeat(2), (n, n))
     third = _twice_area(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 6
     mass = third.new_zeros(n).index_add(0, faces.reshape(-1), third.repeat_interleave(3))
     dtype = mesh.vertices.dtype
@@ -313,7 +322,8 @@ def _twice_area(a: Tensor, b: Tensor) -> Tensor:
     """|a × b| in two or three dimensions; (m, d) × 2 → (m,)."""
     if a.shape[1] == 2:
         return (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).abs()
-    return torch.linalg.cross(a, b).norm(dim=1)
+    area: Tensor = torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=1)
+    return area
 
 
 def _stiffness(adjacency: SparseOperator) -> SparseOperator:

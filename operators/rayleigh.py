@@ -12,7 +12,8 @@ from operators.laplacian import Laplacian
 def dirichlet_energy(laplacian: Laplacian, x: Tensor) -> Tensor:
     """E(x) = ½ ⟨x, L x⟩_M = ½ Σ_c xᴴ C x; (..., n, c) → (...), real. Plain where the Laplacian's mass is one."""
     check_field(x, laplacian.shape[0], laplacian.dtype, laplacian.device)
-    return (x.conj() * laplacian.stiffness(x)).sum(dim=(-2, -1)).real / 2
+    overlap: Tensor = (x.conj() * laplacian.stiffness(x)).sum(dim=(-2, -1))
+    return overlap.real / 2
 
 
 def rayleigh_quotient(laplacian: Laplacian, x: Tensor) -> Tensor:
@@ -24,6 +25,11 @@ def rayleigh_quotient(laplacian: Laplacian, x: Tensor) -> Tensor:
     Raises:
         FieldError: a zero field has no Rayleigh quotient.
     """
+    check_field(x, laplacian.shape[0], laplacian.dtype, laplacian.device)
+    if x.shape[-1]:
+        # R(x / s) = R(x); a power of two rounds nothing and keeps squares in range. NaN stays NaN, and zero zero.
+        peak = x.detach().abs().amax(dim=(-2, -1), keepdim=True)
+        x = x / torch.where((peak > 0) & peak.isfinite(), torch.exp2(torch.floor(torch.log2(peak))), 1.0)
     energy = 2 * dirichlet_energy(laplacian, x)
     norm = laplacian.inner(x, x).real
     if bool((norm == 0).any()):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from operators.checks import DomainError
 from operators.domains import TriangleMesh
+
+Array = NDArray[Any]
 
 
 def icosphere(refinements: int = 3, radius: float = 1.0, *, dtype: torch.dtype = torch.float64) -> TriangleMesh:
@@ -33,7 +37,7 @@ def torus(
     """A torus of `around` × `across` vertices, with the centre line at `radius` and the tube of radius `tube`."""
     if around < 3 or across < 3:
         raise DomainError(f"a torus needs at least 3 × 3 vertices, not {around} × {across}")
-    if not 0 < tube < radius:
+    if not 0 < tube < _positive(radius, "radius"):
         raise DomainError(f"the tube ({tube}) must be positive and thinner than the radius ({radius})")
     u, v = np.meshgrid(
         np.linspace(0, 2 * math.pi, around, endpoint=False), np.linspace(0, 2 * math.pi, across, endpoint=False), indexing="ij"
@@ -87,7 +91,7 @@ def _positive(value: float, name: str) -> float:
     return value
 
 
-def _convex_triangles(vertices: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _convex_triangles(vertices: Array) -> Array:
     from scipy.spatial import ConvexHull
 
     faces = ConvexHull(vertices).simplices.astype(np.int64)
@@ -97,7 +101,7 @@ def _convex_triangles(vertices: np.ndarray) -> np.ndarray:  # type: ignore[type-
     return faces
 
 
-def _subdivide(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _subdivide(vertices: Array, faces: Array) -> tuple[Array, Array]:
     pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     edges, inverse = np.unique(pairs, axis=0, return_inverse=True)
     middle = len(vertices) + inverse.reshape(3, -1)
@@ -108,6 +112,6 @@ def _subdivide(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.
     return np.concatenate([vertices, vertices[edges].mean(axis=1)]), new_faces
 
 
-def _split_quads(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _split_quads(a: Array, b: Array, c: Array, d: Array) -> Array:
     a, b, c, d = (corner.reshape(-1) for corner in (a, b, c, d))
     return np.concatenate([np.stack([a, b, c], axis=1), np.stack([a, c, d], axis=1)]).astype(np.int64)

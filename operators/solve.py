@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -69,6 +70,8 @@ class ShiftedSolver:
 class _ShiftedSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shift: Tensor, b: Tensor, solver: ShiftedSolver) -> Tensor:
+        if not math.isfinite(float(shift)):
+            raise ValueError(f"the shift s of (M + s C) y = b must be finite, not {float(shift)}: a diverged coefficient?")
         y = solver._columns(solver._factor(float(shift)).solve, b)
         ctx.save_for_backward(shift, y)
         ctx.solver = solver

@@ -34,8 +34,8 @@ class SparsityPattern(nn.Module):
 
     def __init__(self, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
-        as_index(rows[None], "rows", 1, None, shape[0])
-        as_index(columns[None], "columns", 1, None, shape[1])
+        rows = as_index(rows[None], "rows", 1, None, shape[0])[0]
+        columns = as_index(columns[None], "columns", 1, None, shape[1])[0]
         self.shape = shape
         key = rows * shape[1] + columns
         key, order = torch.sort(key, stable=True)
@@ -97,6 +97,18 @@ class SparsityPattern(nn.Module):
             object.__setattr__(self, "_joined", cached)
         return cached
 
+    def gather_rows(self, x: Tensor) -> Tensor:
+        """x_i for every entry (i, j); (..., m, c) → (..., E, c). Its gradient is a segmented sum, not a scatter."""
+        return _gather(x, self.row, self.crow, None)
+
+    def gather_columns(self, x: Tensor) -> Tensor:
+        """x_j for every entry (i, j); (..., n, c) → (..., E, c)."""
+        return _gather(x, self.col, self.transposed_crow, self.transposed_order)
+
+    def sum_rows(self, y: Tensor) -> Tensor:
+        """Σ_j y_ij over the entries of each row; (..., E, c) → (..., m, c)."""
+        return _segment_sum(y, self.row, self.crow, None)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> SparsityPattern:
         copy = SparsityPattern(self.row.clone(), self.col.clone(), self.shape)
         copy.order.copy_(self.order)
@@ -104,6 +116,55 @@ class SparsityPattern(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tiles": {}, "_joined": None, "_transpose": None}
+
+
+class _Gather(torch.autograd.Function):
+    """y_e = x_index(e), for entries that `order` (None: already) sorts into segments given by `pointers`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
+        ctx.segments = index, pointers, order
+        return x.index_select(-2, index)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return _segment_sum(grads[0], *ctx.segments), None, None, None
+
+
+class _SegmentSum(torch.autograd.Function):
+    """x_i = Σ over the entries of segment i: the transpose of `_Gather`."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
+        ctx.segments = index, pointers, order
+        *lead, entries, c = y.shape
+        segments = pointers.numel() - 1
+        copies = int(np.prod(lead))
+        if copies * entries * c == 0:
+            return y.new_zeros(*lead, segments, c)
+        block = torch.arange(copies, device=y.device)[:, None]
+        places = torch.arange(entries, device=y.device) if order is None else order
+        bags = (pointers[:-1] + block * entries).flatten()
+        total = F.embedding_bag((places + block * entries).flatten(), y.reshape(-1, c), bags, mode="sum")
+        return total.reshape(*lead, segments, c)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return _gather(grads[0], *ctx.segments), None, None, None
+
+
+def _gather(x: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
+    if x.is_complex():
+        return torch.complex(_gather(x.real, index, pointers, order), _gather(x.imag, index, pointers, order))
+    result: Tensor = _Gather.apply(x, index, pointers, order)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _segment_sum(y: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
+    if y.is_complex():
+        return torch.complex(_segment_sum(y.real, index, pointers, order), _segment_sum(y.imag, index, pointers, order))
+    result: Tensor = _SegmentSum.apply(y, index, pointers, order)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _row_pointers(sorted_rows: Tensor, count: int) -> Tensor:
@@ -165,7 +226,7 @@ def sparse_product(values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tenso
         return torch.view_as_complex(y.reshape(*y.shape[:-1], c, 2).contiguous())
     if values.ndim == 1:
         return _shared_values(values, x, pattern)
-    batch = torch.broadcast_shapes(values.shape[:-1], x.shape[:-2])
+    batch = np.broadcast_shapes(tuple(values.shape[:-1]), tuple(x.shape[:-2]))
     copies, c = int(np.prod(batch)), x.shape[-1]
     flat_values = values.expand(*batch, values.shape[-1]).reshape(-1)
     flat_x = x.expand(*batch, *x.shape[-2:]).reshape(-1, c)
@@ -198,7 +259,7 @@ class SparseOperator(Operator):
             and saved; any other tensor is a buffer that checkpoints do not carry.
 
     Raises:
-        DomainError: values of the wrong length, dtype or not finite.
+        DomainError: values of the wrong length or dtype. `from_entries` refuses non-finite ones too.
     """
 
     values: Tensor
@@ -220,8 +281,8 @@ class SparseOperator(Operator):
     def from_entries(cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> SparseOperator:
         """Build from entries (E,) in any order; repeated entries are summed (differentiably)."""
         check_finite(values, "values")
-        as_index(rows[None], "rows", 1, None, shape[0])
-        as_index(columns[None], "columns", 1, None, shape[1])
+        rows = as_index(rows[None], "rows", 1, None, shape[0])[0]
+        columns = as_index(columns[None], "columns", 1, None, shape[1])[0]
         key, inverse = torch.unique(rows * shape[1] + columns, return_inverse=True)
         pattern = SparsityPattern(key // shape[1], key % shape[1], shape)
         return cls(pattern, values.new_zeros(key.numel()).index_add(0, inverse, values))
@@ -229,7 +290,7 @@ class SparseOperator(Operator):
     @classmethod
     def from_scipy(cls, matrix: sp.spmatrix | sp.sparray, dtype: torch.dtype | None = None) -> SparseOperator:
         """Build from any SciPy sparse matrix."""
-        coo = sp.coo_array(matrix)
+        coo: Any = sp.coo_array(matrix)  # type: ignore[call-overload]
         rows, columns = (torch.from_numpy(np.asarray(i, dtype=np.int64)) for i in coo.coords)
         values = torch.from_numpy(np.ascontiguousarray(coo.data))
         shape = (int(coo.shape[0]), int(coo.shape[1]))
@@ -256,7 +317,8 @@ class SparseOperator(Operator):
 
     def scaled(self, left: Tensor, right: Tensor) -> SparseOperator:
         """diag(left) A diag(right), with left of shape (m,) and right of shape (n,)."""
-        return SparseOperator(self.pattern, self.values * left[self.pattern.row] * right[self.pattern.col])
+        # left × right first: the product commutes, so a symmetric matrix scaled alike on both sides stays symmetric bitwise.
+        return SparseOperator(self.pattern, self.values * (left[self.pattern.row] * right[self.pattern.col]))
 
     def to_scipy(self) -> sp.csr_array:
         """A copy in float64 (complex128) as a SciPy CSR array."""

@@ -59,7 +59,8 @@ class UnitaryGenerator(Operator):
             raise FieldError(f"x has {x.shape[-1]} channels but W acts on {W.shape[0]}: pad with pad_channels(x, {W.shape[0]})")
         if W.is_complex() and not x.is_complex():
             raise FieldError("W is complex, so the flow of a real field is complex: pass x.to(torch.complex64)")
-        return self.operator(x) @ W.to(x.dtype)
+        rotated: Tensor = self.operator(x) @ W.to(x.dtype)
+        return rotated
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
         """The inner product of A."""
@@ -85,4 +86,7 @@ def taylor_remainder(angle: float, order: int) -> float:
     """θ^(K+1) / (K+1)!, a bound of |e^{iθ} − Σ_{k≤K} (iθ)^k / k!| and so of the drift of a flow truncated at K."""
     if order < 0 or angle < 0:
         raise ValueError(f"the angle ({angle}) and the order ({order}) must not be negative")
-    return math.exp((order + 1) * math.log(angle) - math.lgamma(order + 2)) if angle > 0 else 0.0
+    if angle == 0:
+        return 0.0
+    logarithm = (order + 1) * math.log(angle) - math.lgamma(order + 2)
+    return math.exp(logarithm) if logarithm < 709 else math.inf

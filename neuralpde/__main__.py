@@ -1,0 +1,7 @@
+"""python -m neuralpde."""
+
+import sys
+
+from neuralpde.cli import main
+
+sys.exit(main())

@@ -1,0 +1,288 @@
+"""Domains are frozen, validated where they are made, and survive every conversion."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch_geometric.data import Data
+
+import operators.domains
+import operators.laplacian
+from neuralpde.testing import aspect, graphs, meshes, roundoff
+from operators import (
+    DomainError,
+    DomainWarning,
+    Graph,
+    PointCloud,
+    TriangleMesh,
+    icosphere,
+    load_mesh,
+    robust_laplacian,
+    write_mesh,
+)
+
+SQUARE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.float64)
+TWO = torch.tensor([[0, 1, 2], [0, 2, 3]])
+NAN, INF = math.nan, math.inf
+
+
+def with_entry(tensor, i, j, value):
+    changed = tensor.clone()
+    changed[i, j] = value
+    return changed
+
+
+BAD_MESHES = {
+    "NaN": (
+        with_entry(SQUARE, 1, 2, NAN),
+        TWO,
+        r"vertices hold 1 non-finite value, the first \(nan\) at index \[1, 2\]: remove",
+    ),
+    "inf": (with_entry(SQUARE, 0, 0, -INF), TWO, r"\(-inf\) at index \[0, 0\]: remove or repair"),
+    "huge": (SQUARE * 1e90, TWO, "change the unit of length"),
+    "tiny": (SQUARE * 1e-90, TWO, "change the unit of length"),
+    "index too large": (SQUARE, torch.tensor([[0, 1, 4]]), "index 4, but there are only 4 points"),
+    "index negative": (SQUARE, torch.tensor([[0, 1, -2]]), "negative index -2: indices count from 0"),
+    "float faces": (SQUARE, TWO.double(), r"integers, not torch\.float64: indices are never rounded"),
+    "bool faces": (SQUARE, TWO.bool(), r"integers, not torch\.bool"),
+    "quads": (SQUARE, torch.tensor([[0, 1, 2, 3]]), "triangulate polygons first"),
+    "no vertices": (SQUARE[:0], TWO[:0], "vertices is empty: a domain needs"),
+    "no faces": (SQUARE, TWO[:0], "faces are empty.*for bare points use PointCloud"),
+    "repeated index": (
+        SQUARE,
+        torch.tensor([[0, 1, 2], [0, 2, 2], [0, 2, 3]]),
+        r"1 faces repeat.*face 1 \[0, 2, 2\].*clean_mesh",
+    ),
+    "zero area": (
+        torch.cat([SQUARE, torch.tensor([[0.5, 0.5, 0]], dtype=torch.float64)]),
+        torch.cat([TWO, torch.tensor([[0, 2, 4]])]),
+        r"1 faces have no area, the first is face 2 \[0, 2, 4\].*repair with clean_mesh",
+    ),
+    "duplicate": (SQUARE, torch.cat([TWO, TWO[:1]]), "1 faces are named twice.*counted double: repair with clean_mesh"),
+    "flipped duplicate": (SQUARE, torch.cat([TWO, TWO[1:].flip(1)]), "1 faces are named twice.*repair with clean_mesh"),
+    "unreferenced": (SQUARE, TWO[:1], "1 vertices belong to no face, the first is vertex 3.*repair with clean_mesh"),
+    "half precision": (SQUARE.half(), TWO, r"float32 or float64, not torch\.float16"),
+    "integer vertices": (SQUARE.long(), TWO, r"float32 or float64, not torch\.int64: convert"),
+    "four columns": (torch.ones(4, 4), TWO, r"shape \(n, 2 or 3\), not \(4, 4\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MESHES)
+def test_a_bad_mesh_is_refused_with_cause_and_cure_and_reaches_no_native_code(case, monkeypatch):
+    vertices, faces, match = BAD_MESHES[case]
+    monkeypatch.setattr(operators.laplacian.native, "mesh_laplacian", lambda *_: pytest.fail("native code was reached"))
+    with pytest.raises(DomainError, match=match):
+        robust_laplacian(TriangleMesh(vertices, faces))
+
+
+def test_coincident_vertices_warn_with_the_cure_and_clean_welds_them():
+    vertices = torch.cat([SQUARE, SQUARE[[0, 2]]])
+    faces = torch.tensor([[0, 1, 2], [4, 5, 3]])
+    with pytest.warns(DomainWarning, match=r"2 vertices coincide.*weld them with mesh\.clean\(\)"):
+        seam = TriangleMesh(vertices, faces)
+    assert seam.clean().num_nodes == 4
+    assert robust_laplacian(seam).stiffness.to_scipy().toarray()[0, 3] == 0
+    assert torch.equal(seam.to(torch.float32).faces, seam.faces)  # without a second warning
+
+
+@pytest.mark.parametrize("case", ["duplicate", "zero area", "unreferenced"])
+def test_load_mesh_names_the_file_or_cleans_it(case, tmp_path):
+    vertices, faces, match = BAD_MESHES[case]
+    write_mesh(tmp_path / "bad.ply", vertices.numpy(), faces.numpy())
+    with pytest.raises(DomainError, match=rf"bad\.ply: .*{match}"):
+        load_mesh(tmp_path / "bad.ply")
+    assert load_mesh(tmp_path / "bad.ply", clean=True, dtype=torch.float32).vertices.dtype == torch.float32
+
+
+@given(mesh=meshes(slivers=False))
+def test_a_saved_mesh_comes_back_to_the_last_bit(tmp_path_factory, mesh):
+    path = tmp_path_factory.mktemp("mesh") / "mesh.ply"
+    mesh.save(path)
+    back = load_mesh(path)
+    assert torch.equal(back.vertices, mesh.vertices)
+    assert torch.equal(back.faces, mesh.faces)
+
+
+@given(mesh=meshes(), size=st.sampled_from([1e-9, 1e9, 1e50, 1e-50]))
+def test_a_mesh_of_any_sane_size_has_finite_area_and_laplacian(mesh, size):
+    scaled = TriangleMesh(mesh.vertices / mesh.vertices.abs().max() * size, mesh.faces)
+    L = robust_laplacian(scaled)
+    assert 0 < scaled.area < INF
+    assert L.matrix().isfinite().all()
+
+
+@given(mesh=meshes())
+def test_edges_name_each_side_of_each_face_once(mesh):
+    expected = sorted({tuple(sorted((f[k], f[k - 1]))) for f in mesh.faces.tolist() for k in range(3)})
+    assert [tuple(e) for e in mesh.edges.T.tolist()] == expected
+    assert sorted(map(tuple, mesh.graph().edge_index.T.tolist())) == sorted(expected + [(j, i) for i, j in expected])
+    assert (mesh.graph().edge_weight == 1).all()
+
+
+@given(mesh=meshes(slivers=False))
+def test_area_is_the_sum_of_herons_areas(mesh):
+    x, faces = mesh.arrays
+    sides = [np.linalg.norm(x[faces[:, k]] - x[faces[:, k - 1]], axis=1) for k in range(3)]
+    half = sum(sides) / 2
+    heron = np.sqrt(half * (half - sides[0]) * (half - sides[1]) * (half - sides[2])).sum()
+    assert mesh.area == pytest.approx(heron, rel=256 * roundoff(torch.float64) * aspect(mesh) ** 2)
+
+
+@given(mesh=meshes())
+def test_clean_changes_nothing_on_a_clean_mesh(mesh):
+    clean = mesh.clean()
+    assert torch.equal(clean.vertices, mesh.vertices)
+    assert torch.equal(clean.faces, mesh.faces)
+
+
+def test_planar_vertices_stay_planar_when_cleaned():
+    assert TriangleMesh(SQUARE[:, :2], TWO).clean().vertices.shape == (4, 2)
+
+
+# Conversions ----------------------------------------------------------------------------------------------------------
+
+
+@given(graph=graphs())
+def test_graph_to_pyg_and_back(graph):
+    back = Graph.from_pyg(graph.to_pyg())
+    assert back.nodes == graph.nodes
+    assert torch.equal(back.edge_index, graph.edge_index)
+    assert torch.equal(back.edge_weight, graph.edge_weight)
+
+
+@given(mesh=meshes())
+def test_mesh_and_points_to_pyg_and_back(mesh):
+    back = TriangleMesh.from_pyg(mesh.to_pyg())
+    assert torch.equal(back.vertices, mesh.vertices)
+    assert torch.equal(back.faces, mesh.faces)
+    assert torch.equal(mesh.to_pyg().edge_index, mesh.graph().edge_index)
+    assert torch.equal(PointCloud.from_pyg(PointCloud(mesh.vertices).to_pyg()).points, mesh.vertices)
+
+
+def test_graph_reads_a_one_column_edge_attr_as_weight():
+    data = Data(edge_index=torch.tensor([[0, 1], [1, 0]]), edge_attr=torch.tensor([[2.0], [2.0]]), num_nodes=3)
+    graph = Graph.from_pyg(data)
+    assert graph.nodes == 3
+    assert graph.edge_weight.tolist() == [2.0, 2.0]
+
+
+def test_pyg_data_without_what_is_needed_is_refused_with_the_cure():
+    with pytest.raises(DomainError, match=r"no edge_index: build a PointCloud and connect it with \.knn_graph\(k\)"):
+        Graph.from_pyg(Data(pos=SQUARE))
+    with pytest.raises(DomainError, match=r"needs `pos` \(n, 3\) and `face` \(3, m\)"):
+        TriangleMesh.from_pyg(Data(pos=SQUARE))
+    with pytest.raises(DomainError, match="no pos: a point cloud needs coordinates"):
+        PointCloud.from_pyg(Data(edge_index=TWO.T))
+
+
+@given(graph=graphs(), mesh=meshes())
+def test_to_converts_floats_and_leaves_indices_and_the_original_alone(graph, mesh):
+    narrow = graph.to(torch.float32)
+    assert torch.equal(narrow.edge_weight, graph.edge_weight.float())
+    assert torch.equal(narrow.edge_index, graph.edge_index)
+    assert graph.edge_weight.dtype == torch.float64
+    assert torch.equal(mesh.to(torch.float32).vertices, mesh.vertices.float())
+    assert torch.equal(mesh.to(torch.float32).to(torch.float64).vertices, mesh.vertices.float().double())
+    assert mesh.to("meta").faces.device.type == "meta"
+    assert PointCloud(mesh.vertices).to(torch.float32).points.dtype == torch.float32
+
+
+def test_domains_are_frozen():
+    cloud = PointCloud(SQUARE)
+    for domain, name in ((icosphere(0), "vertices"), (cloud, "points"), (cloud.knn_graph(1), "nodes")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(domain, name, None)
+
+
+# Graphs and point clouds ----------------------------------------------------------------------------------------------
+
+
+@given(graph=graphs())
+def test_undirected_halves_the_sum_of_both_directions(graph):
+    def dense(g):
+        W = torch.zeros(g.nodes, g.nodes, dtype=torch.float64)
+        return W.index_put((g.edge_index[0], g.edge_index[1]), g.edge_weight, accumulate=True)
+
+    half = Graph(graph.edge_index[:, ::2], graph.nodes, graph.edge_weight[::2])
+    W = dense(half)
+    torch.testing.assert_close(dense(half.undirected()), (W + W.T) / 2, rtol=1e-14, atol=0)
+
+
+@given(data=st.data())
+def test_knn_graph_joins_each_point_to_k_nearest_others(data):
+    """Compared with all distances; points on a coarse lattice coincide often, and then any of the equals will do."""
+    n, d = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 3))
+    k = data.draw(st.integers(1, n - 1))
+    coordinate = st.integers(0, 3) if data.draw(st.booleans()) else st.integers(0, 10**6)
+    points = torch.tensor(data.draw(st.lists(st.lists(coordinate, min_size=d, max_size=d), min_size=n, max_size=n)))
+    distance = torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance.fill_diagonal_(INF)
+    graph = PointCloud(points.double()).knn_graph(k)
+    joined = torch.zeros(n, n, dtype=torch.bool)
+    joined[graph.edge_index[0], graph.edge_index[1]] = True
+    radius = distance.sort(dim=1).values[:, k - 1]
+    assert torch.equal(joined, joined.T)
+    assert not joined.diagonal().any()
+    assert joined.sum() == graph.edge_index.shape[1]
+    assert (joined.sum(1) >= k).all()
+    for i in range(n):
+        assert joined[i][distance[i] < radius[i]].all()
+    assert (distance[joined] <= torch.maximum(radius[:, None], radius).expand(n, n)[joined]).all()
+
+
+@pytest.mark.parametrize("k", [0, -1, 4, 2.0, True, "2"])
+def test_k_out_of_range_reaches_no_native_code(k, monkeypatch):
+    monkeypatch.setattr(operators.domains, "cKDTree", lambda *_: pytest.fail("native code was reached"))
+    with pytest.raises(DomainError, match=r"k must be an integer from 1 to 3 \(one less than the 4 points\), not"):
+        PointCloud(SQUARE).knn_graph(k)
+
+
+@pytest.mark.parametrize(
+    ("points", "match"),
+    [
+        (with_entry(SQUARE, 0, 1, NAN), r"points hold 1 non-finite value, the first \(nan\) at index \[0, 1\]: remove"),
+        (SQUARE[:0], "points is empty: a domain needs at least one point"),
+        (SQUARE[:, :0], "points is empty"),
+        (SQUARE[0], r"shape \(n, d\), not \(3,\)"),
+        (SQUARE.long(), r"float32 or float64, not torch\.int64"),
+    ],
+)
+def test_bad_points_are_refused(points, match):
+    with pytest.raises(DomainError, match=match):
+        PointCloud(points)
+
+
+EDGE = torch.tensor([[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((EDGE, 1), "edge_index hold the index 1, but there are only 1 points"),
+        ((-EDGE, 2), "negative index -1"),
+        ((EDGE.double(), 2), r"integers, not torch\.float64"),
+        ((EDGE.bool(), 2), r"integers, not torch\.bool"),
+        ((torch.tensor([[0], [1], [2]]), 3), r"edge_index must have shape \(2, n\), not \(3, 1\)"),
+        ((EDGE[:, :0], 0), "nodes must be a positive integer, not 0: a graph needs at least one node"),
+        ((EDGE, 2.0), r"nodes must be a positive integer, not 2\.0"),
+        ((EDGE, True), "nodes must be a positive integer, not True"),
+        ((EDGE, 2, torch.ones(3)), r"edge_weight must have shape \(2,\), one for each edge, not \(3,\)"),
+        ((EDGE, 2, torch.ones(2, dtype=torch.int64)), r"float32 or float64, not torch\.int64"),
+        ((EDGE, 2, torch.tensor([1.0, NAN])), r"edge_weight hold 1 non-finite value, the first \(nan\) at index \[1\]"),
+        ((EDGE, 2, torch.tensor([INF, 1.0])), r"\(inf\) at index \[0\]"),
+    ],
+)
+def test_bad_graphs_are_refused(arguments, match):
+    with pytest.raises(DomainError, match=match):
+        Graph(*arguments)
+
+
+def test_a_graph_without_edges_or_weights_is_fine():
+    graph = Graph(EDGE[:, :0], 3)
+    assert graph.num_nodes == 3
+    assert graph.edge_weight.shape == (0,)
+    assert Graph(EDGE, 2).edge_weight.tolist() == [1.0, 1.0]

@@ -1,0 +1,548 @@
+"""Every Laplacian is symmetric, positive semi-definite, kills constants, and agrees with independent references."""
+
+import math
+import pickle
+from copy import deepcopy
+
+import numpy as np
+import potpourri3d
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralpde.testing import aspect, assert_within, fields, graphs, meshes, roundoff
+from operators import (
+    DomainError,
+    FieldError,
+    Graph,
+    Laplacian,
+    SparseOperator,
+    TriangleMesh,
+    adjacency_of,
+    combinatorial_laplacian,
+    cotangent_laplacian,
+    grid,
+    icosphere,
+    normalized_adjacency,
+    normalized_laplacian,
+    random_walk_laplacian,
+    robust_laplacian,
+    symmetric_laplacian,
+    torus,
+)
+
+ON_GRAPHS = [combinatorial_laplacian, symmetric_laplacian, random_walk_laplacian]
+ON_MESHES = [cotangent_laplacian, robust_laplacian]
+U = roundoff(torch.float64)
+on_graphs = pytest.mark.parametrize("build", ON_GRAPHS)
+on_meshes = pytest.mark.parametrize("build", ON_MESHES)
+DOMAINS = [(build, graphs()) for build in ON_GRAPHS] + [(build, meshes()) for build in ON_MESHES]
+everywhere = pytest.mark.parametrize(("build", "domains"), DOMAINS, ids=[build.__name__ for build, _ in DOMAINS])
+
+
+def dense(operator):
+    """The entries as stored, without a product."""
+    return torch.from_numpy(operator.to_scipy().toarray())
+
+
+def size(operator):
+    """|A|, entrywise."""
+    return abs(operator.to_scipy())
+
+
+def permuted(domain, order):
+    """The domain with node order[i] renamed i."""
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    if isinstance(domain, Graph):
+        return Graph(rank[domain.edge_index], domain.nodes, domain.edge_weight)
+    return TriangleMesh(domain.vertices[order], rank[domain.faces])
+
+
+def adjacency_matrix(graph):
+    """The dense W of a graph, self-loops left out, repeated edges summed, by NumPy."""
+    W = np.zeros((graph.nodes, graph.nodes))
+    np.add.at(W, tuple(graph.edge_index.numpy()[::-1]), graph.edge_weight.double().numpy())
+    np.fill_diagonal(W, 0)
+    return W
+
+
+def turned(mesh, seed=0):
+    """The mesh under a random rotation."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return TriangleMesh(mesh.vertices @ torch.from_numpy(rotation), mesh.faces)
+
+
+# Laws of every Laplacian ----------------------------------------------------------------------------------------------
+
+
+@everywhere
+@given(data=st.data())
+def test_stiffness_is_symmetric_to_the_last_bit(build, domains, data):
+    C = build(data.draw(domains)).stiffness.to_scipy()
+    assert (C != C.T).nnz == 0
+
+
+@pytest.mark.parametrize("build", ON_MESHES)
+@given(mesh=meshes())
+def test_symmetrized_is_symmetric_to_the_last_bit_with_the_same_spectrum(build, mesh):
+    L = build(mesh)
+    S = dense(L.symmetrized().stiffness)
+    assert torch.equal(S, S.T)
+    root = L.mass.sqrt()
+    eigenvalues = torch.linalg.eigvalsh(dense(L.stiffness) / root[:, None] / root)
+    assert_within(torch.linalg.eigvalsh(S), eigenvalues, 32 * len(S) * U * L.norm_bound())
+
+
+@everywhere
+@given(data=st.data())
+def test_spectrum_is_not_negative_and_below_the_norm_bound(build, domains, data):
+    L = build(data.draw(domains))
+    eigenvalues = torch.linalg.eigvalsh(dense(L.symmetrized().stiffness))
+    slack = 8 * len(eigenvalues) * U * L.norm_bound()
+    assert eigenvalues[0] >= -slack
+    assert eigenvalues[-1] <= L.norm_bound() + slack
+
+
+@everywhere
+@given(data=st.data())
+def test_kernel_is_the_constants_of_each_component(build, domains, data):
+    """Of the symmetric normalisation, √degree instead."""
+    domain = data.draw(domains)
+    L = build(domain)
+    scale = size(L.stiffness)
+    _, component = sp.csgraph.connected_components(L.stiffness.to_scipy())
+    kernel = torch.ones(L.shape[0], dtype=torch.float64)
+    if build is symmetric_laplacian:
+        degree = adjacency_matrix(domain).sum(1)
+        kernel = torch.from_numpy(np.sqrt(np.where(degree > 0, degree, 1)))
+    for label in range(component.max() + 1):
+        x = (kernel * torch.from_numpy(component == label))[:, None]
+        magnitude = torch.from_numpy(scale @ x.numpy()) / L.mass[:, None]
+        assert_within(L @ x, 0.0, 8 * U * (2 + math.log2(L.shape[0])) * magnitude)
+
+
+@on_graphs
+@given(graph=graphs())
+def test_isolated_node_has_a_zero_row_and_a_positive_mass(build, graph):
+    L = build(graph)
+    alone = adjacency_matrix(graph).sum(1) == 0
+    assert (dense(L.stiffness)[alone] == 0).all()
+    assert (L.mass > 0).all()
+
+
+@everywhere
+@given(data=st.data())
+def test_self_adjoint_in_its_inner_product(build, domains, data):
+    L = build(data.draw(domains))
+    x = data.draw(fields(L.shape[0], 2, dtype=torch.complex128))
+    y = data.draw(fields(L.shape[0], 2, dtype=torch.complex128))
+    magnitude = (y.abs() * torch.from_numpy(size(L.stiffness) @ x.abs().numpy())).sum()
+    assert L.adjoint() is L
+    assert_within(L.inner(y, L @ x), L.inner(L @ y, x), 32 * U * magnitude)
+
+
+@pytest.mark.parametrize(("build", "domains"), [DOMAINS[0], DOMAINS[2], DOMAINS[3]])
+@given(data=st.data())
+def test_quadratic_form_is_the_weighted_sum_of_squared_differences(build, domains, data):
+    domain = data.draw(domains)
+    L, x = build(domain), data.draw(fields(domain.num_nodes, 1))
+    if isinstance(domain, Graph):
+        W = adjacency_matrix(domain)
+    else:
+        W = -potpourri3d.cotan_laplacian(*domain.arrays, 0.0).toarray()
+        np.fill_diagonal(W, 0)
+    difference = x.numpy() - x.numpy().T
+    expected = (W * difference**2).sum() / 2
+    magnitude = float((x.abs().T @ torch.from_numpy(size(L.stiffness) @ x.abs().numpy())).sum())
+    amplified = 1.0 if isinstance(domain, Graph) else 4 * aspect(domain)
+    assert_within(L.inner(x, L @ x), float(expected), 32 * U * amplified * magnitude)
+
+
+@everywhere
+@given(data=st.data())
+def test_renaming_the_nodes_renames_the_result(build, domains, data):
+    domain = data.draw(domains)
+    order = torch.tensor(data.draw(st.permutations(range(domain.num_nodes))))
+    L, P = build(domain), build(permuted(domain, order))
+    amplified = 1.0 if isinstance(domain, Graph) else aspect(domain)
+    bound = 64 * U * amplified * float(abs(L.stiffness.to_scipy()).max())
+    assert_within(dense(P.stiffness), dense(L.stiffness)[order][:, order], bound)
+    assert_within(P.mass, L.mass[order], 64 * U * amplified * L.mass[order])
+
+
+@everywhere
+@given(data=st.data())
+def test_result_of_a_batch_is_the_batch_of_results(build, domains, data):
+    L = build(data.draw(domains))
+    x = data.draw(fields(L.shape[0], 3, batch=(2,)))
+    bound = 8 * U * torch.stack([torch.from_numpy(size(L.stiffness) @ m.abs().numpy()) for m in x]) / L.mass[:, None]
+    assert_within(L @ x, torch.stack([L @ member for member in x]), bound)
+    assert_within((L @ x)[..., 1:2], L @ x[..., 1:2], bound[..., 1:2])
+
+
+# Laws of graphs -------------------------------------------------------------------------------------------------------
+
+
+@given(graph=graphs())
+def test_combinatorial_agrees_with_scipy(graph):
+    expected = torch.from_numpy(sp.csgraph.laplacian(adjacency_matrix(graph)))
+    assert_within(combinatorial_laplacian(graph).matrix(), expected, 32 * U * expected.abs().sum(1, keepdim=True))
+
+
+@given(graph=graphs(weights=["ones", "dyadic"]))
+def test_combinatorial_is_exact_on_dyadic_weights(graph):
+    expected = torch.from_numpy(sp.csgraph.laplacian(adjacency_matrix(graph)))
+    assert torch.equal(combinatorial_laplacian(graph).matrix(), expected)
+
+
+@given(graph=graphs())
+def test_symmetric_agrees_with_scipy_and_its_spectrum_lies_in_0_2(graph):
+    W = adjacency_matrix(graph)
+    L = symmetric_laplacian(graph).matrix()
+    assert_within(L, torch.from_numpy(sp.csgraph.laplacian(W, normed=True)), 32 * U)
+    eigenvalues = torch.linalg.eigvalsh(L)
+    assert eigenvalues.max() <= 2 + 32 * len(L) * U
+
+
+@given(graph=graphs())
+def test_random_walk_is_identity_minus_the_transition_matrix(graph):
+    W = adjacency_matrix(graph)
+    degree = W.sum(1)
+    transition = W / np.where(degree > 0, degree, 1)[:, None]
+    assert_within(
+        random_walk_laplacian(graph).matrix(),
+        torch.from_numpy(np.diag((degree > 0).astype(float)) - transition),
+        32 * U,
+    )
+
+
+def test_spectrum_of_a_cycle_is_its_closed_form():
+    n = 12
+    ring = torch.stack([torch.arange(n), (torch.arange(n) + 1) % n])
+    graph = Graph(torch.cat([ring, ring.flip(0)], 1), n, torch.ones(2 * n, dtype=torch.float64))
+    expected = sorted(2 - 2 * math.cos(2 * math.pi * k / n) for k in range(n))
+    eigenvalues = torch.linalg.eigvalsh(combinatorial_laplacian(graph).matrix())
+    assert_within(eigenvalues, torch.tensor(expected, dtype=torch.float64), 8 * n * U * 4)
+
+
+@on_graphs
+def test_even_cycle_reaches_two_in_the_normalized_spectrum(build):
+    square = Graph(
+        torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]]), 4, torch.ones(8, dtype=torch.float64)
+    )
+    expected = 4.0 if build is combinatorial_laplacian else 2.0
+    assert build(square).largest_eigenvalue() == pytest.approx(expected, rel=1e-12)
+
+
+@on_graphs
+def test_directed_graph_is_refused_with_its_cure(build):
+    with pytest.raises(DomainError, match=r"directed.*graph\.undirected\(\)"):
+        build(Graph(torch.tensor([[0], [1]]), 2))
+
+
+@on_graphs
+def test_unequal_weights_in_the_two_directions_are_a_directed_graph(build):
+    with pytest.raises(DomainError, match=r"directed.*graph\.undirected\(\)"):
+        build(Graph(torch.tensor([[0, 1], [1, 0]]), 2, torch.tensor([1.0, 2.0])))
+
+
+@on_graphs
+def test_negative_weight_is_refused_with_its_cure(build):
+    with pytest.raises(DomainError, match=r"2 edges have negative weight.*drop the edges or take the absolute values"):
+        build(Graph(torch.tensor([[0, 1], [1, 0]]), 2, torch.tensor([-1.0, -1.0])))
+
+
+@on_graphs
+@given(data=st.data())
+def test_undirected_cures_every_directed_graph(build, data):
+    graph = data.draw(graphs())
+    keep = torch.tensor(
+        data.draw(st.lists(st.booleans(), min_size=graph.edge_index.shape[1], max_size=graph.edge_index.shape[1]))
+    )
+    half = Graph(graph.edge_index[:, keep.bool()], graph.nodes, graph.edge_weight[keep.bool()])
+    assert build(half.undirected()).shape == (graph.nodes, graph.nodes)
+
+
+# Laws of surfaces -----------------------------------------------------------------------------------------------------
+
+
+@on_meshes
+@given(mesh=meshes(slivers=False))
+def test_total_mass_is_the_area(build, mesh):
+    L = build(mesh)
+    assert_within(L.mass.sum(), mesh.area, 32 * U * mesh.num_nodes * aspect(mesh) * mesh.area)
+
+
+@given(mesh=meshes())
+def test_cotangent_agrees_with_potpourri3d(mesh):
+    centred = mesh.vertices - mesh.vertices.mean(0)
+    C = cotangent_laplacian(mesh).stiffness.to_scipy().toarray()
+    expected = potpourri3d.cotan_laplacian(centred.numpy(), mesh.faces.numpy(), 0.0).toarray()
+    bound = 32 * U * aspect(mesh) * np.abs(expected).max()
+    assert_within(torch.from_numpy(C), torch.from_numpy(expected), bound)
+
+
+@given(mesh=meshes())
+def test_robust_weights_are_never_negative(mesh):
+    C = dense(robust_laplacian(mesh).stiffness)
+    assert (C - torch.diag(C.diagonal()) <= 0).all()
+    assert (adjacency_of(robust_laplacian(mesh)).values > 0).all()
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_robust_energy_is_at_most_the_cotangent_energy(data):
+    """Rippa (1990): of all triangulations the Delaunay one has the least Dirichlet energy."""
+    mesh = data.draw(meshes(slivers=False))
+    x = data.draw(fields(mesh.num_nodes, 1))
+    robust, plain = (build(mesh).stiffness.to_scipy() for build in (robust_laplacian, cotangent_laplacian))
+    energy, other = ((x.T.numpy() @ (C @ x.numpy())).item() for C in (robust, plain))
+    magnitude = float((x.abs().T.numpy() @ (abs(plain) @ x.abs().numpy())).item())
+    assert energy <= other + 64 * U * aspect(mesh) * magnitude
+
+
+@on_meshes
+@given(mesh=meshes())
+def test_robust_and_cotangent_ignore_rotation_and_translation(build, mesh):
+    L, R = build(mesh), build(turned(mesh))
+    T = build(TriangleMesh(mesh.vertices + mesh.vertices.abs().max() * 3, mesh.faces))
+    scale = float(abs(L.stiffness.to_scipy()).max())
+    for moved in (R, T):
+        assert_within(dense(moved.stiffness), dense(L.stiffness), 128 * U * aspect(mesh) * scale)
+        assert_within(moved.mass, L.mass, 128 * U * aspect(mesh) * L.mass.max())
+
+
+@on_meshes
+@given(mesh=meshes(), power=st.integers(-30, 30))
+def test_scaling_by_a_power_of_two_keeps_the_stiffness_bitwise_and_squares_the_mass(build, mesh, power):
+    L, S = build(mesh), build(TriangleMesh(mesh.vertices * 2.0**power, mesh.faces))
+    assert torch.equal(dense(S.stiffness), dense(L.stiffness))
+    assert torch.equal(S.mass, L.mass * 4.0**power)
+
+
+@given(data=st.data())
+def test_cotangent_kills_linear_functions_inside_a_plane(data):
+    mesh = data.draw(meshes(planar=True))
+    L = cotangent_laplacian(mesh)
+    pairs = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(1).values
+    edges, count = torch.unique(pairs, dim=0, return_counts=True)
+    inside = torch.ones(mesh.num_nodes, dtype=torch.bool)
+    inside[edges[count == 1].reshape(-1)] = False
+    magnitude = torch.from_numpy(size(L.stiffness) @ mesh.vertices.abs().numpy())
+    assert_within(L.stiffness(mesh.vertices)[inside], 0.0, 32 * U * aspect(mesh) * magnitude[inside])
+
+
+@given(mesh=meshes(planar=True))
+def test_planar_coordinates_in_two_columns_give_the_same_operator(mesh):
+    flat = TriangleMesh(mesh.vertices[:, :2], mesh.faces)
+    for build in ON_MESHES:
+        scale = float(abs(build(mesh).stiffness.to_scipy()).max())
+        assert_within(dense(build(flat).stiffness), dense(build(mesh).stiffness), 64 * U * aspect(mesh) * scale)
+
+
+@on_meshes
+@given(mesh=meshes(slivers=False, dtype=torch.float32))
+def test_float32_surface_gives_the_float64_operator_rounded(build, mesh):
+    narrow, wide = build(mesh), build(mesh.to(torch.float64))
+    assert narrow.dtype == torch.float32
+    assert torch.equal(narrow.stiffness.values, wide.stiffness.values.float())
+    assert torch.equal(narrow.mass, wide.mass.float())
+    assert narrow.kills_constants
+
+
+@on_meshes
+def test_sphere_has_the_eigenvalues_of_spherical_harmonics(build):
+    eigenvalues = torch.linalg.eigvalsh(build(icosphere(3)).symmetrized().matrix())[:16]
+    expected = torch.tensor([float(degree * (degree + 1)) for degree in range(4) for _ in range(2 * degree + 1)])
+    assert_within(eigenvalues[1:], expected[1:], 0.02 * expected[1:])
+    assert abs(eigenvalues[0]) < 1e-10
+
+
+@on_meshes
+def test_rectangle_has_the_neumann_eigenvalues(build):
+    eigenvalues = torch.linalg.eigvalsh(build(grid(25, 17, 1.0, 0.6)).symmetrized().matrix())[1:6]
+    modes = sorted(math.pi**2 * (i**2 + (j / 0.6) ** 2) for i in range(5) for j in range(5))[1:6]
+    assert_within(eigenvalues, torch.tensor(modes, dtype=torch.float64), 0.02 * max(modes))
+
+
+def test_robust_is_the_cotangent_on_a_delaunay_surface():
+    mesh = icosphere(2)
+    robust, plain = robust_laplacian(mesh), cotangent_laplacian(mesh)
+    assert_within(dense(robust.stiffness), dense(plain.stiffness), 256 * U * aspect(mesh))
+    assert_within(robust.mass, plain.mass, 256 * U * aspect(mesh) * plain.mass)
+
+
+def test_cotangent_is_differentiable_in_the_vertices():
+    mesh = icosphere(0)
+    x = torch.randn(12, 1, dtype=torch.float64)
+
+    def energies(vertices):
+        L = cotangent_laplacian(TriangleMesh(vertices, mesh.faces))
+        return L.inner(x, L @ x), L.mass
+
+    assert torch.autograd.gradcheck(energies, mesh.vertices.clone().requires_grad_())
+
+
+def test_both_surface_laplacians_obey_their_laws_on_every_real_mesh(real_mesh):
+    robust, plain = robust_laplacian(real_mesh), cotangent_laplacian(real_mesh)
+    n = real_mesh.num_nodes
+    x = torch.randn(n, 2, dtype=torch.float64)
+    for L in (robust, plain):
+        C, scale = L.stiffness.to_scipy(), size(L.stiffness)
+        assert (C != C.T).nnz == 0
+        assert_within(
+            L.stiffness(torch.ones(n, 1, dtype=torch.float64)), 0.0, 16 * U * torch.from_numpy(scale.sum(1))[:, None]
+        )
+        rough = x.abs().numpy()
+        assert float(L.inner(x, L @ x)) >= -8 * U * float((rough * (scale @ rough)).sum())
+        smooth = L.solve(0.1 * real_mesh.area, x)
+        assert float(L.inner(smooth, L @ smooth)) >= -8 * U * float(
+            (smooth.abs().numpy() * (scale @ smooth.abs().numpy())).sum()
+        )
+    weights = robust.stiffness.to_scipy()
+    weights.setdiag(0)
+    assert weights.max() <= 0
+    assert_within(plain.mass.sum(), real_mesh.area, 8 * U * n * real_mesh.area)
+    # Mollification lengthens the edges of needles by up to 1e-5 of the mean edge.
+    assert_within(robust.mass.sum(), real_mesh.area, 1e-3 * real_mesh.area)
+    energy = float(robust.inner(x, robust @ x))
+    assert energy <= float(plain.inner(x, plain @ x)) * (1 + 1e-3)
+
+
+def test_cotangent_agrees_with_potpourri3d_on_every_real_mesh(real_mesh):
+    centred = real_mesh.arrays[0] - real_mesh.arrays[0].mean(0)
+    expected = potpourri3d.cotan_laplacian(centred, real_mesh.arrays[1], 0.0)
+    difference = abs(cotangent_laplacian(real_mesh).stiffness.to_scipy() - expected)
+    assert difference.max() <= 32 * U * aspect(real_mesh) * abs(expected).max()
+
+
+# The object -----------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@given(data=st.data())
+def test_a_copy_a_pickle_and_a_float32_copy_give_the_same_result(build, domains, data):
+    L = build(data.draw(domains))
+    x = data.draw(fields(L.shape[0], 2))
+    L.solve(0.5, x)
+    for copy in (deepcopy(L), pickle.loads(pickle.dumps(L))):
+        assert torch.equal(copy @ x, L @ x)
+        assert torch.equal(copy.solve(0.5, x), L.solve(0.5, x))
+    narrow = deepcopy(L).to(torch.float32)
+    assert torch.equal(narrow.stiffness.values, L.stiffness.values.float())
+    assert (narrow @ x.float()).dtype == torch.float32
+
+
+def test_nothing_of_the_domain_is_saved_in_a_checkpoint():
+    assert robust_laplacian(icosphere(1)).state_dict() == {}
+
+
+@on_meshes
+def test_on_builds_the_same_kind_on_another_surface_in_this_precision(build):
+    L = build(icosphere(1)).to(torch.float32)
+    moved = L.on(torus(8, 6))
+    assert moved.dtype == torch.float32
+    assert torch.equal(moved.stiffness.values, build(torus(8, 6)).stiffness.values.float())
+    for derived in (L.symmetrized(), normalized_laplacian(robust_laplacian(icosphere(1)))):
+        assert derived.on(torus(8, 6)).shape == (48, 48)
+        assert (derived.on(torus(8, 6)).mass == 1).all()
+    assert L.complement().on(torus(8, 6)).shape == (48, 48)
+
+
+def test_on_without_a_recipe_says_what_to_build_instead():
+    L = combinatorial_laplacian(Graph(torch.tensor([[0, 1], [1, 0]]), 2))
+    with pytest.raises(NotImplementedError, match=r"built from tensors.*robust_laplacian\(mesh\)"):
+        Laplacian(L.stiffness, L.mass).on(icosphere(0))
+
+
+@given(data=st.data())
+def test_complement_is_identity_minus_laplacian(data):
+    L = symmetric_laplacian(data.draw(graphs()))
+    A = L.complement()
+    n = L.shape[0]
+    assert_within(A.matrix() + L.matrix(), torch.eye(n), 4 * U)
+    assert torch.linalg.matrix_norm(A.matrix(), 2) <= A.norm_bound() + 32 * n * U
+    assert A.adjoint() is A
+
+
+@given(data=st.data())
+def test_normalized_laplacian_and_adjacency_add_up_to_the_identity_where_there_are_neighbours(data):
+    L = combinatorial_laplacian(data.draw(graphs()))
+    degree = adjacency_of(L).row_sums()
+    total = normalized_laplacian(L).matrix() + normalized_adjacency(L).matrix()
+    assert_within(total, torch.diag((degree > 0).double()), 8 * U)
+    values = torch.linalg.eigvalsh(normalized_adjacency(L).matrix())
+    assert values.abs().max() <= 1 + 32 * len(values) * U
+
+
+@given(mesh=meshes())
+def test_normalized_laplacian_forgets_the_unit_of_length(mesh):
+    there, here = robust_laplacian(mesh), robust_laplacian(TriangleMesh(mesh.vertices * 4, mesh.faces))
+    assert torch.equal(normalized_laplacian(there).matrix(), normalized_laplacian(here).matrix())
+
+
+def test_negative_cotangent_weights_are_refused_with_their_cure():
+    obtuse = TriangleMesh(
+        torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 0.1, 0]], dtype=torch.float64), torch.tensor([[0, 1, 2]])
+    )
+    with pytest.raises(DomainError, match=r"negative \(obtuse triangles.*use robust_laplacian\(mesh\)"):
+        adjacency_of(cotangent_laplacian(obtuse))
+
+
+@pytest.mark.parametrize("n", [20, 162])
+def test_largest_eigenvalue_agrees_with_the_dense_spectrum(n):
+    L = robust_laplacian(icosphere(2) if n == 162 else torus(5, 4))
+    assert L.shape[0] == n
+    expected = torch.linalg.eigvalsh(L.symmetrized().matrix())[-1]
+    assert L.largest_eigenvalue() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_kills_constants_tells_the_symmetrized_from_the_plain():
+    L = robust_laplacian(torus(8, 6))
+    assert L.kills_constants
+    assert not L.symmetrized().kills_constants
+
+
+def test_to_wide_is_the_laplacian_itself_or_a_kept_float64_copy():
+    L = robust_laplacian(icosphere(1)).to(torch.float32)
+    x = torch.ones(42, 1)
+    assert L.to_wide(x) is L
+    wide = L.to_wide(x.double())
+    assert wide.dtype == torch.float64
+    assert L.to_wide(x.double()) is wide
+    assert torch.equal(wide.mass, L.mass.double())
+
+
+@pytest.mark.parametrize("mass", [[1.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_mass_must_be_positive_and_finite(mass):
+    C = combinatorial_laplacian(Graph(torch.tensor([[0, 1], [1, 0]]), 2)).stiffness
+    with pytest.raises(DomainError, match="positive and finite: clean the mesh"):
+        Laplacian(C, torch.tensor(mass))
+
+
+def test_shapes_of_stiffness_and_mass_must_agree():
+    C = combinatorial_laplacian(Graph(torch.tensor([[0, 1], [1, 0]]), 2)).stiffness
+    with pytest.raises(DomainError, match=r"must be \(n, n\) and \(n,\)"):
+        Laplacian(C, torch.ones(3))
+
+
+@pytest.mark.parametrize("method", ["__matmul__", "solve"])
+def test_a_field_that_does_not_fit_is_refused_before_any_product(method):
+    L = robust_laplacian(icosphere(0))
+    call = (lambda x: L @ x) if method == "__matmul__" else (lambda x: L.solve(1.0, x))
+    with pytest.raises(FieldError, match=r"shape \(\.\.\., 12, c\).*x\[\.\.\., None\]"):
+        call(torch.ones(12, dtype=torch.float64))
+    with pytest.raises(FieldError, match=r"float32 but the operator torch\.float64.*operator\.to\(x\.dtype\)"):
+        call(torch.ones(12, 1))
+    with pytest.raises(FieldError, match=r"on meta but the operator on cpu.*\.to\(device\)"):
+        call(torch.ones(12, 1, dtype=torch.float64, device="meta"))
+
+
+def test_solve_refuses_learned_stiffness():
+    L = robust_laplacian(icosphere(0))
+    learned = Laplacian(SparseOperator(L.stiffness.pattern, torch.nn.Parameter(L.stiffness.values)), L.mass)
+    with pytest.raises(NotImplementedError, match="does not differentiate in the stiffness values: detach"):
+        learned.solve(1.0, torch.ones(12, 1, dtype=torch.float64))

@@ -1,0 +1,54 @@
+"""Every example runs, and finds the numbers it says it finds."""
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def custom_pde(module: ModuleType, result: dict[str, tuple[float, float]]) -> None:
+    assert set(result) == {"direct", "adjoint"}
+    truth = (module.TRUE_DIFFUSIVITY, module.TRUE_RATE)
+    assert all(abs(guess / true - 1) > 0.5 for guess, true in zip(module.FIRST_GUESS, truth, strict=True))
+    for found in result.values():
+        assert found == pytest.approx(truth, rel=0.01)
+
+
+# The claim of each example; one without an entry here fails.
+CLAIMS: dict[str, Callable[[ModuleType, Any], None]] = {"custom_pde": custom_pde}
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_example_has_a_claim() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(CLAIMS)
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_claim(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load(name)
+    assert inspect.getdoc(module)
+    CLAIMS[name](module, module.main())
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_custom_equation_takes_at_most_fifteen_lines() -> None:
+    tree = ast.parse((EXAMPLES / "custom_pde.py").read_text(encoding="utf-8"))
+    (equation,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert equation.name == "FisherKPP"
+    assert equation.end_lineno is not None
+    assert equation.end_lineno - equation.lineno + 1 <= 15
