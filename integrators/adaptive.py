@@ -80,6 +80,25 @@ class _Solve:
     def __call__(self, t: Tensor, packed: Tensor) -> Tensor:
         return self.packing.pack(self.counted(t, self.packing.unpack(packed)))
 
+    def callback_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
+        if not (t + dt > t and t - dt < t):  # torchdiffeq's assert for this is absent under python -O
+            raise self._vanishing(f"underflow in dt {float(dt.detach())}")
+
+    def callback_step_adjoint(self, t: Tensor, packed: object, dt: Tensor) -> None:
+        if not (t + dt > t and t - dt < t):
+            raise SolveError(
+                f"the backward solve of Adjoint stopped at t = {float(t.detach()):.6g}: its step became too small to matter. "
+                "Diffusion cannot be solved backwards stably: use gradient=Direct()",
+                Status.DIVERGED,
+            )
+
+    def _vanishing(self, reason: str) -> SolveError:
+        return SolveError(
+            f"the solve stopped at t = {self.reached:.6g} after {self.stats.accepted} steps: {reason}. The step became "
+            "too small to matter, because the solution is singular, discontinuous or stiff there",
+            Status.DIVERGED,
+        )
+
     def callback_accept_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
         self.stats.accepted += 1
         self.reached = float((t + dt).detach())
@@ -94,19 +113,25 @@ class _Solve:
             error.solution = self._reached_states(t, error.status)
             raise
         except AssertionError as error:
-            failure = SolveError(
-                f"the solve stopped at t = {self.reached:.6g} after {self.stats.accepted} steps: {error}. The step became "
-                "too small to matter, because the solution is singular, discontinuous or stiff there",
-                Status.DIVERGED,
-            )
+            failure = self._vanishing(str(error))
             failure.solution = self._reached_states(t, failure.status)
             raise failure from error
         return Solution(t, self.packing.unpack(packed), self.stats)
 
+    def _options(self, t: Tensor) -> dict[str, Tensor]:
+        """Bosh3 steps to every output time: torchdiffeq's interpolant for it is of order 1, far below its steps."""
+        return {"step_t": t.detach()} if self.solver.method == "bosh3" else {}
+
     def _direct(self, t: Tensor) -> Tensor:
         solver = self.solver
         packed: Tensor = torchdiffeq.odeint(
-            self, self.packing.pack(self.x0), t, rtol=solver.rtol, atol=solver.atol, method=solver.method
+            self,
+            self.packing.pack(self.x0),
+            t,
+            rtol=solver.rtol,
+            atol=solver.atol,
+            method=solver.method,
+            options=self._options(t),
         )
         return packed
 
@@ -118,10 +143,17 @@ class _Solve:
                 f"Adjoint solves {type(self.f).__name__} backwards in time, and it is dissipative, so that solve is "
                 "unstable: prefer gradient=Direct(), the exact gradient",
                 SolverWarning,
-                stacklevel=6,
+                stacklevel=5,
             )
         leaves = reachable_leaves(self.f, t[0], self.x0)
         self.stats.nfe += 1
+        precision = parts_of(self.x0)[0].real.dtype
+        for leaf in leaves:
+            if torch.promote_types(leaf.dtype, precision) != precision:
+                raise TypeError(
+                    f"Adjoint solves for the gradients in the state's precision, {precision}, and cannot hold that of a "
+                    f"{leaf.dtype} parameter: use gradient=Direct(), or another dtype"
+                )
         packed: Tensor = torchdiffeq.odeint_adjoint(
             self,
             self.packing.pack(self.x0),
@@ -129,6 +161,8 @@ class _Solve:
             rtol=solver.rtol,
             atol=solver.atol,
             method=solver.method,
+            options=self._options(t),
+            adjoint_options={},
             adjoint_params=leaves,
             adjoint_rtol=gradient.rtol or solver.rtol,
             adjoint_atol=gradient.atol or solver.atol,
@@ -152,5 +186,6 @@ class _Solve:
                 rtol=self.solver.rtol,
                 atol=self.solver.atol,
                 method=self.solver.method,
+                options=self._options(times),
             )
         return Solution(times, self.packing.unpack(packed), self.stats, status)

@@ -43,7 +43,7 @@ class Exponential(FixedStep):
         return _Exponent(f, bound, self.tol or torch.finfo(dtype).eps / 8)
 
     def step(self, f: _Exponent, t: Tensor, x: State, h: Tensor) -> State:  # type: ignore[override]
-        pieces, order = products(abs(float(h)) * f.bound, f.tol)
+        pieces, order = products(abs(float(h.detach())) * f.bound, f.tol)
         for _ in range(pieces):
             term = x
             for k in range(1, order + 1):

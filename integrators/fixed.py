@@ -49,7 +49,7 @@ class FixedStep(Integrator):
         x = x0
         try:
             for k in range(1, len(times)):
-                steps = max(1, math.ceil((times[k] - times[k - 1]) / self.dt - 1e-9))
+                steps = max(1, math.ceil(min((times[k] - times[k - 1]) / self.dt - 1e-9, 1e15)))
                 h = (t[k] - t[k - 1]) / steps
                 for i in range(steps):
                     now = t[k - 1] + i * h
@@ -66,7 +66,7 @@ class FixedStep(Integrator):
 def _require_finite(x: State, t: Tensor, step: int) -> None:
     if not all(bool(torch.isfinite(part.detach()).all()) for part in parts_of(x)):
         raise SolveError(
-            f"the solve diverged: step {step}, at t = {float(t):.6g}, gave a state that is not finite. "
+            f"the solve diverged: step {step}, at t = {float(t.detach()):.6g}, gave a state that is not finite. "
             "The step is too long for this equation: take a smaller dt, or an implicit integrator",
             Status.DIVERGED,
         )

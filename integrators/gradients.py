@@ -46,12 +46,14 @@ def reachable_leaves(f: Evaluate, t: Tensor, x: State) -> tuple[Tensor, ...]:
     probe = _detached(x)
     with torch.enable_grad():
         value = f(t.detach(), probe)
+    # What is no tensor the solve itself refuses, with a better message than any from here.
+    returned = [part for part in parts_of(value) if isinstance(part, Tensor)]
     own = {id(part) for part in parts_of(probe)}
     leaves: dict[int, Tensor] = {}
     if isinstance(f, torch.nn.Module):
         leaves.update((id(p), p) for p in f.parameters() if p.requires_grad)
-    pending: list[Any] = [part.grad_fn for part in parts_of(value)]
-    pending_leaves = [part for part in parts_of(value) if part.grad_fn is None and part.requires_grad]
+    pending: list[Any] = [part.grad_fn for part in returned]
+    pending_leaves = [part for part in returned if part.grad_fn is None and part.requires_grad]
     leaves.update((id(part), part) for part in pending_leaves)
     seen: set[Any] = set()
     while pending:

@@ -47,30 +47,36 @@ class CountedRightHandSide:
         self.backward = False
         self.like = [(part.shape, part.dtype) for part in parts_of(x0)]
         self.is_tuple = isinstance(x0, tuple)
+        self.last: State = ()
+        self.last_versions: list[int] = []
 
     def __call__(self, t: Tensor, x: State) -> State:
-        self._count(t)
-        versions = [part._version for part in parts_of(x)]
+        now = float(t.detach())
+        self._count(now)
+        versions = _versions(x)
         dx = self.f(t, x)
         self._check_form(dx)
-        if versions != [part._version for part in parts_of(x)]:
+        if versions != _versions(x):
             raise ValueError("the right-hand side changes its argument x in place: write x = x + ... instead of x += ...")
+        if self.last_versions != _versions(self.last):
+            raise ValueError("the right-hand side writes into the tensor that it returned before: return a clone() of it")
+        self.last, self.last_versions = dx, _versions(dx)
         for part in parts_of(dx):
             if not bool(torch.isfinite(part.detach()).all()):
                 raise SolveError(
-                    f"the solve diverged: the right-hand side is not finite at t = {float(t):.6g} "
+                    f"the solve diverged: the right-hand side is not finite at t = {now:.6g} "
                     f"(evaluation {self.stats.nfe}{' of the forward solve' if not self.backward else ''}); "
                     "take a smaller step or tighter tolerance, or check the equation for growth",
                     Status.DIVERGED,
                 )
         return dx
 
-    def _count(self, t: Tensor) -> None:
+    def _count(self, now: float) -> None:
         if self.backward:
             self.stats.nfe_backward += 1
             if self.stats.nfe_backward > self.max_nfe:
                 raise SolveError(
-                    f"the backward solve of Adjoint reached t = {float(t):.6g} and spent its budget of {self.max_nfe} "
+                    f"the backward solve of Adjoint reached t = {now:.6g} and spent its budget of {self.max_nfe} "
                     "evaluations. Diffusion cannot be solved backwards stably: use gradient=Direct(), or raise "
                     "Adjoint(max_nfe=...) if the equation is reversible",
                     Status.BUDGET,
@@ -79,7 +85,7 @@ class CountedRightHandSide:
         self.stats.nfe += 1
         if self.stats.nfe > self.max_nfe:
             raise SolveError(
-                f"the solve reached t = {float(t):.6g} and spent its budget of {self.max_nfe} evaluations: the equation "
+                f"the solve reached t = {now:.6g} and spent its budget of {self.max_nfe} evaluations: the equation "
                 "is stiff (use BackwardEuler or Exponential), random, or discontinuous; or raise max_nfe",
                 Status.BUDGET,
             )
@@ -99,6 +105,11 @@ class CountedRightHandSide:
                     f"the right-hand side returns {tuple(part.shape)} {part.dtype} for a state of {tuple(shape)} {dtype}: "
                     "dx/dt must have the state's shape and dtype exactly (nothing is broadcast or converted)"
                 )
+
+
+def _versions(x: State) -> list[int]:
+    """How often each tensor of x was written; inference mode does not count."""
+    return [0 if part.is_inference() else part._version for part in parts_of(x)]
 
 
 def linear_part(f: object, user: str) -> LinearPart:

@@ -55,7 +55,7 @@ class Packing:
         if self.trivial:
             assert isinstance(x, Tensor)
             return x
-        flat = [torch.view_as_real(part.resolve_conj()) if part.is_complex() else part for part in parts_of(x)]
+        flat = [torch.stack((part.real, part.imag), dim=-1) if part.is_complex() else part for part in parts_of(x)]
         return torch.cat([part.reshape(-1) for part in flat])
 
     def unpack(self, flat: Tensor) -> State:
@@ -69,6 +69,7 @@ class Packing:
             piece = flat[..., start : start + length]
             start += length
             if is_complex:
-                piece = torch.view_as_complex(piece.reshape(*lead, *shape, 2).contiguous())
-            parts.append(piece.reshape(*lead, *shape))
+                # Not view_as_complex, which refuses pairs that start at an odd place.
+                piece = torch.complex(piece[..., ::2], piece[..., 1::2])
+            parts.append(piece.reshape((*lead, *shape)))
         return tuple(parts) if self.is_tuple else parts[0]

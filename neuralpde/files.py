@@ -23,6 +23,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        # safetensors makes files that only their owner can read; a run folder is for sharing.
+        temporary.chmod(0o644)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -18,6 +18,8 @@ from operators import Laplacian, TriangleMesh, cotangent_laplacian, robust_lapla
 
 FRAMES = 201
 GIVEN_FRAMES = 5
+TRAIN_FRAMES = 151
+TRAIN_CONDITIONS, TEST_CONDITIONS = 3, 5
 # Backward Euler is of order 1: sixteen steps a frame keep its error a fiftieth of what one step a frame would give.
 STEPS_A_FRAME = 16
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 
@@ -13,6 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
@@ -20,11 +22,9 @@ from numpy.typing import NDArray
 from neuralpde.files import write_atomically
 from neuralpde.heat_data import GIVEN_FRAMES, Surface
 from neuralpde.heat_models import TITLES
+from neuralpde.heat_rollout import Outcome
 from neuralpde.metrics import PublishedRayleigh
 from operators import robust_laplacian
-
-if TYPE_CHECKING:
-    from neuralpde.run_heat import Outcome
 
 FLOWS = ("relaxed", "beltrami", "difference")
 STYLE = {
@@ -66,10 +66,12 @@ def rayleigh_curves(path: Path, outcomes: Sequence[Outcome], surfaces: Sequence[
         lines |= {o.name: quotient(o.path[item.name][..., None].double()) for o in outcomes if o.name in STYLE}
         for name, values in lines.items():
             colour, line = STYLE[name]
-            axes.plot(steps, values, color=colour, linestyle=line, label=TITLES.get(name, name), linewidth=1.6)
+            # The truth is a wide band, so that a model that follows it is seen on top of it.
+            look: dict[str, Any] = {"linewidth": 6, "alpha": 0.25} if name == "truth" else {"linewidth": 1.6}
+            axes.plot(steps, values, color=colour, linestyle=line, label=TITLES.get(name, name), **look)
         low, high = float(truth.min()), float(truth.max())
         axes.set(xlabel="frame", ylabel="Rayleigh quotient", title=item.name)
-        axes.set_ylim(low - 0.25 * (high - low), high + 0.25 * (high - low))
+        axes.set_ylim(max(0.0, low - 0.25 * (high - low)), high + 0.25 * (high - low))
         axes.grid(alpha=0.25)
 
     _grid(path, surfaces, draw)
@@ -98,22 +100,24 @@ def error_map(path: Path, outcomes: Sequence[Outcome], item: Surface) -> None:
     truth = item.frames[0, -1, :, 0].double().numpy()
     shown = [o for o in outcomes if o.name in ("persistence", "gcn", *FLOWS)]
     errors = {o.name: np.abs(o.path[item.name][-1].double().numpy() - truth) for o in shown}
-    top = float(np.abs(truth).max())
-    figure = plt.figure(figsize=(3.1 * (1 + len(shown)), 3.8), layout="constrained")
-    panels = [("truth, last frame", truth, "viridis", top)]
-    panels += [(f"error, {TITLES[name]}", e, "magma", 0.25 * top) for name, e in errors.items()]
-    for k, (title, values, colours, limit) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), k + 1, projection="3d")
-        _paint(axes, item, values, colours, limit)
-        note = "" if k == 0 else f"\nmax {values.max():.1e}"
-        axes.set_title(title + note, fontsize=9)
-        if k < 2:
-            scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, limit), colours)
-            figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.7, pad=0.02)
+    top = max(float(np.abs(truth).max()), 1e-12)
+    # Errors span decades between methods, so their scale is logarithmic, and shared.
+    field_scale = ScalarMappable(Normalize(0, top), "viridis")
+    error_scale = ScalarMappable(LogNorm(1e-4 * top, top, clip=True), "magma")
+    panels = [("truth, last frame", truth, field_scale)]
+    panels += [(f"error, {TITLES[name]}\nmax {e.max():.1e}", e, error_scale) for name, e in errors.items()]
+    columns = 3
+    lines = -(-len(panels) // columns)
+    figure = plt.figure(figsize=(3.4 * columns, 3.7 * lines), layout="constrained")
+    for k, (title, values, scale) in enumerate(panels):
+        axes = figure.add_subplot(lines, columns, k + 1, projection="3d")
+        _paint(axes, item, values, scale)
+        axes.set_title(title, fontsize=10)
+        figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.75, pad=0.0, aspect=30)
     _save(figure, path)
 
 
-def _paint(axes: Any, item: Surface, values: NDArray[Any], colours: str, limit: float) -> None:
+def _paint(axes: Any, item: Surface, values: NDArray[Any], scale: ScalarMappable) -> None:
     points, faces = item.mesh.arrays
     # Looking along the direction of least extent shows the most of a surface.
     centred = points - points.mean(0)
@@ -124,12 +128,12 @@ def _paint(axes: Any, item: Surface, values: NDArray[Any], colours: str, limit: 
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     light = np.abs(normals @ np.array([0.3, -0.8, 0.5])) / np.maximum(np.linalg.norm(normals, axis=1), 1e-300)
     shade = 0.75 + 0.25 * np.clip(light, 0, 1)
-    paint = matplotlib.colormaps[colours](np.clip(values[faces].mean(1) / max(limit, 1e-300), 0, 1))
+    paint = np.asarray(scale.to_rgba(values[faces].mean(1)))
     paint[:, :3] *= shade[:, None]
     axes.add_collection3d(Poly3DCollection(corners, facecolors=paint, linewidths=0))
     low, high = turned.min(0), turned.max(0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axes.set_box_aspect(np.maximum(high - low, 1e-6 * np.max(high - low)), zoom=1.35)
+    axes.set_box_aspect(np.maximum(high - low, 1e-6 * np.max(high - low)), zoom=1.2)
     axes.view_init(elev=18, azim=-75)
     axes.set_axis_off()
 

@@ -151,7 +151,7 @@ def gcn(mesh: TriangleMesh, truth: Truth) -> GraphConvolutions:
 
 
 LEARNED = (
-    Learned("gcn", "GCN of equal size", gcn, 3e-3),
+    Learned("gcn", "GCN of equal size", gcn, 1e-3),
     Learned("unitary", "unitary, strict", unitary, 3e-2),
     Learned("truncated", f"unitary, truncated at T = {T_MAX}", truncated, 3e-3),
     Learned("relaxed", "unitary, dissipative", relaxed, 3e-2),

@@ -15,9 +15,9 @@ from neuralpde.files import write_json
 from neuralpde.heat_data import GIVEN_FRAMES, Surface
 from neuralpde.heat_figures import FLOWS, error_curves, error_map, loss_curves, rayleigh_curves
 from neuralpde.heat_models import TITLES
+from neuralpde.heat_rollout import STEPS, Outcome
 from neuralpde.heat_settings import HeatSettings
 from neuralpde.report import MeshMovie, Picture, Table, write_report
-from neuralpde.run_heat import STEPS, Outcome
 
 VERSION = "0.1.0"
 UNITS = {

@@ -63,9 +63,16 @@ class Invariant(ABC):
     @property
     def name(self) -> str:
         """The name in tables."""
-        return {"Norm": "norm", "Rayleigh": "Rayleigh quotient", "DirichletEnergy": "Dirichlet energy"}.get(
-            type(self).__name__, type(self).__name__
-        )
+        return _NAMES.get(type(self).__name__, type(self).__name__)
+
+
+_NAMES = {
+    "Norm": "norm",
+    "Rayleigh": "Rayleigh quotient",
+    "DirichletEnergy": "Dirichlet energy",
+    "Mass": "mass",
+    "MaximumPrinciple": "maximum principle",
+}
 
 
 class Norm(Invariant):

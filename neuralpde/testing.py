@@ -115,7 +115,7 @@ def meshes(
     """Small valid surfaces: closed, bounded, non-manifold, non-orientable, obtuse, near-degenerate, in pieces.
 
     A tiny base mesh and a list of edits, so shrinking removes edits. An edit that would make a triangle flatter than
-    1e-6 (1e-2 without `slivers`) or two vertices coincide is left out. `planar` keeps z = 0 and non-overlapping faces.
+    1e-6 (1e-2 without `slivers`) or two vertices coincide is left out. `planar` keeps z = 0 and counter-clockwise faces.
     """
     name = draw(st.sampled_from(_PLANAR if planar else list(_BASES)), label="base")
     points, faces = np.array(_BASES[name][0], dtype=np.float64), np.array(_BASES[name][1], dtype=np.int64)
@@ -219,7 +219,7 @@ def _usable(points: Floats, faces: Faces, thinnest: float, planar: bool) -> bool
     if planar:
         a, b, c = (points[faces[:, k], :2] for k in range(3))
         signed = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-        # A flipped face keeps its area; the sum of areas tells an overlap only through the orientation of neighbours.
+        # All counter-clockwise: then the fan around an inner vertex closes, and linear functions are harmonic there.
         return bool((signed > 0).all())
     return True
 

@@ -23,7 +23,7 @@ settings.register_profile(
     "laws",
     deadline=None,
     derandomize=True,
-    max_examples=40,
+    max_examples=30,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

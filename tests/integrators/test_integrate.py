@@ -235,7 +235,7 @@ def test_a_nan_on_the_way_is_a_solve_error_that_names_the_time_and_keeps_the_sta
     kept = caught.value.solution
     assert kept.t.tolist() == t[: len(kept.t)]
     exact = X0 * (-kept.t).exp()[:, None, None]
-    assert torch.allclose(kept.x, exact, atol=0.05 if isinstance(solver, Euler) else 1e-4)
+    assert torch.allclose(kept.x, exact, atol=0.05 if isinstance(solver, Euler) else 1e-3)
     if not isinstance(solver, (Dopri5, Bosh3)):
         assert len(kept.t) == 3
     assert integrate(nan_after_half, X0, t, solver, throw=False).status is Status.DIVERGED
@@ -245,8 +245,8 @@ def test_a_step_too_long_for_a_stiff_equation_is_a_solve_error_that_names_step_t
     with pytest.raises(SolveError, match=r"diverged.* t = \d") as caught:
         integrate(lambda t, x: -1e4 * x, X0, torch.linspace(0, 100, 11), RK4(dt=0.01))
     assert len(caught.value.solution.t) == 1
-    with pytest.raises(SolveError, match=r"step 1, at t = 1,.*take a smaller dt, or an implicit integrator"):
-        integrate(lambda t, x: x * 1e300, X0 * 1e10, [0.0, 1.0], Euler(dt=1.0))
+    with pytest.raises(SolveError, match=r"step 1, at t = 1e\+10,.*take a smaller dt, or an implicit integrator"):
+        integrate(lambda t, x: x * 1e300, X0, [0.0, 1e10], Euler(dt=1e10))
 
 
 @pytest.mark.parametrize("solver", [Dopri5(max_nfe=50), Bosh3(max_nfe=50), RK4(dt=1e-3, max_nfe=50), Euler(dt=1e-300, max_nfe=50)])

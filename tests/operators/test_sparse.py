@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralpde.testing import assert_within, fields, roundoff
@@ -39,30 +39,57 @@ def values_of(data, pattern, dtype, batch=()):
     return data.draw(fields(pattern.nnz, 1, batch=batch, dtype=dtype)).squeeze(-1)
 
 
+# The batch of the values and that of the field.
+BATCHES = [
+    ((), ()),
+    ((), (2,)),
+    ((), (2, 3)),
+    ((), (0,)),
+    ((2,), ()),
+    ((2,), (2,)),
+    ((1,), (2,)),
+    ((3, 1), (2,)),
+    ((0,), (0,)),
+]
+
+
 @kinds
-@pytest.mark.parametrize("batch", [(), (2,), (0,), (2, 3)])
+@settings(max_examples=100)
 @given(data=st.data())
-def test_product_is_the_dense_product(of_values, of_x, batch, data):
-    pattern = data.draw(patterns())
-    values, x = values_of(data, pattern, of_values), data.draw(fields(pattern.shape[1], batch=batch, dtype=of_x))
+def test_product_is_the_dense_product_for_every_batch(of_values, of_x, data):
+    pattern, (of_batch, x_batch) = data.draw(patterns()), data.draw(st.sampled_from(BATCHES))
+    values = values_of(data, pattern, of_values, of_batch)
+    x = data.draw(fields(pattern.shape[1], batch=x_batch, dtype=of_x))
     dense = to_dense(pattern, values)
     y = SparseOperator(pattern, values) @ x
     assert y.dtype == torch.promote_types(of_values, of_x)
     assert_within(y, dense.to(y.dtype) @ x.to(y.dtype), 16 * U * (dense.abs() @ x.abs()))
+    assert torch.equal(sparse_product(values, x, pattern), y)
 
 
-@kinds
-@pytest.mark.parametrize(
-    ("of_batch", "x_batch"), [((2,), ()), ((2,), (2,)), ((2,), (3, 2)), ((3, 1), (2,)), ((0,), (0,)), ((1,), (2,))]
-)
+@pytest.mark.parametrize("dtype", [REAL, COMPLEX])
 @given(data=st.data())
-def test_product_with_one_matrix_a_batch_member_is_the_dense_product(of_values, of_x, of_batch, x_batch, data):
-    pattern = data.draw(patterns())
-    values = values_of(data, pattern, of_values, of_batch)
-    x = data.draw(fields(pattern.shape[1], batch=x_batch, dtype=of_x))
-    dense = to_dense(pattern, values)
-    y = sparse_product(values, x, pattern)
-    assert_within(y, dense.to(y.dtype) @ x.to(y.dtype), 16 * U * (dense.abs() @ x.abs()))
+def test_gathers_and_row_sums_are_indexing(dtype, data):
+    pattern, batch = data.draw(patterns()), data.draw(st.sampled_from([(), (2,), (0,), (2, 3)]))
+    x = data.draw(fields(pattern.shape[1], batch=batch, dtype=dtype))
+    z = data.draw(fields(pattern.shape[0], batch=batch, dtype=dtype))
+    y = data.draw(fields(pattern.nnz, batch=batch, dtype=dtype))
+    assert torch.equal(pattern.gather_columns(x), x[..., pattern.col, :])
+    assert torch.equal(pattern.gather_rows(z), z[..., pattern.row, :])
+    ones = to_dense(pattern, torch.ones(pattern.nnz, dtype=REAL))
+    by_row = torch.zeros(pattern.shape[0], pattern.nnz, dtype=REAL)
+    by_row[pattern.row, torch.arange(pattern.nnz)] = 1
+    assert_within(pattern.sum_rows(y), by_row.to(dtype) @ y, 16 * U * (by_row @ y.abs()))
+    assert_within(pattern.sum_rows(pattern.gather_columns(x)), ones.to(dtype) @ x, 16 * U * (ones @ x.abs()))
+
+
+@pytest.mark.parametrize("dtype", [REAL, COMPLEX])
+def test_derivatives_of_both_orders_of_gathers_and_row_sums(dtype):
+    pattern = SparsityPattern(torch.tensor([2, 0, 0, 1]), torch.tensor([1, 1, 0, 0]), (4, 3))
+    for name, n in (("gather_rows", 4), ("gather_columns", 3), ("sum_rows", 4)):
+        x = torch.randn(2, n, 2, dtype=dtype, requires_grad=True)
+        assert torch.autograd.gradcheck(getattr(pattern, name), x), name
+        assert torch.autograd.gradgradcheck(getattr(pattern, name), x), name
 
 
 @pytest.mark.parametrize("channels", [0, 1, 3])

@@ -1,0 +1,153 @@
+"""Heat keeps mass and bounds, only loses energy, and decays spherical harmonics at l(l + 1)."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from neuralpde import (
+    BackwardEuler,
+    DirichletEnergy,
+    Dopri5,
+    Exponential,
+    Heat,
+    Law,
+    Mass,
+    MaximumPrinciple,
+    Norm,
+    Rayleigh,
+    combinatorial_laplacian,
+    icosphere,
+    integrate,
+    robust_laplacian,
+    torus,
+)
+from neuralpde.testing import fields, graphs, meshes, roundoff
+
+LAPLACIANS = st.one_of(
+    graphs(weights=("ones", "dyadic")).map(combinatorial_laplacian), meshes(slivers=False).map(robust_laplacian)
+)
+
+
+@given(data=st.data(), angle=st.sampled_from([0.1, 1.0, 100.0, 1e6]), kappa=st.sampled_from([0.1, 1.0, 7.0]))
+def test_backward_euler_keeps_every_law_for_any_step(data, angle, kappa):
+    laplacian = data.draw(LAPLACIANS)
+    heat = Heat(laplacian, kappa)
+    u0 = data.draw(fields(laplacian.shape[0], 2))
+    assume(bool(u0.abs().sum() > 0))
+    steps = 5
+    dt = angle / (kappa * max(laplacian.norm_bound(), 1e-30))
+    with torch.no_grad():
+        path = integrate(heat, u0, dt * torch.arange(steps + 1, dtype=torch.float64), BackwardEuler(dt)).x
+    n = laplacian.shape[0]
+    # A solve with I + sL magnifies the rounding of its entries by at most its condition number in the maximum norm,
+    # which the mass ratio bounds.
+    ratio = float(laplacian.mass.max() / laplacian.mass.min())
+    tolerance = 64 * n * steps * roundoff(u0.dtype) * (1 + angle) * ratio
+    assert MaximumPrinciple(laplacian, Law.NON_INCREASING).violation(path) <= tolerance
+    assert {type(i) for i in heat.invariants} == {Norm, Rayleigh, DirichletEnergy, Mass}
+    for invariant in heat.invariants:
+        # The Rayleigh quotient of a field that has died out is one of round-off.
+        if not isinstance(invariant, Rayleigh) or angle <= 1:
+            assert invariant.violation(path) <= tolerance, invariant.name
+
+
+@pytest.mark.parametrize("step", [1e-3, 1.0, 1e3])
+def test_bounds_and_mass_on_real_meshes(real_mesh, step):
+    laplacian = robust_laplacian(real_mesh)
+    u0 = torch.rand(laplacian.shape[0], 1, dtype=torch.float64)
+    # Units of area: every mesh has its own.
+    dt = step * float(laplacian.mass.sum()) / 100
+    with torch.no_grad():
+        path = integrate(Heat(laplacian), u0, [0.0, dt, 2 * dt], BackwardEuler(dt)).x
+    assert MaximumPrinciple(laplacian, Law.NON_INCREASING).violation(path) < 1e-9
+    assert Mass(laplacian).violation(path) < 1e-7
+
+
+HARMONICS = {
+    1: lambda x, y, z: z,
+    2: lambda x, y, z: 3 * z**2 - 1,
+    3: lambda x, y, z: x * y * z,
+}
+
+
+def decay_error(degree: int, refinements: int, radius: float = 1.0) -> float:
+    """The relative error of the field at time r²/(l(l+1)), when the exact one has fallen to 1/e."""
+    mesh = icosphere(refinements, radius)
+    u0 = HARMONICS[degree](*(mesh.vertices / radius).T)[:, None]
+    time = radius**2 / (degree * (degree + 1))
+    path = integrate(Heat(robust_laplacian(mesh)), u0, [0.0, time], Exponential()).x
+    return float((path[1] - u0 / math.e).norm() / u0.norm())
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_spherical_harmonics_decay_at_their_eigenvalue(degree):
+    coarse, fine = decay_error(degree, 2), decay_error(degree, 3)
+    assert fine < 0.008
+    # The mesh is of order 2.
+    assert fine < coarse / 3
+    assert decay_error(degree, 2, 5.0) == pytest.approx(coarse, rel=1e-6)
+
+
+def test_integrators_agree():
+    laplacian = robust_laplacian(icosphere(1))
+    heat = Heat(laplacian, 0.3)
+    u0 = torch.randn(42, 1, dtype=torch.float64)
+    exact = torch.linalg.matrix_exp(-0.3 * 0.5 * laplacian.matrix()) @ u0
+    for solver, tolerance in ((Exponential(), 1e-12), (Dopri5(1e-9, 1e-11), 1e-7), (BackwardEuler(1e-3), 2e-3)):
+        found = integrate(heat, u0, [0.0, 0.5], solver).x[-1]
+        assert float((found - exact).norm()) < tolerance * float(u0.norm()), solver
+
+
+def test_linear_part_is_the_equation():
+    laplacian = robust_laplacian(icosphere(1))
+    heat = Heat(laplacian, 0.3)
+    u = torch.randn(42, 2, dtype=torch.float64)
+    torch.testing.assert_close(heat.linear @ u, heat(torch.zeros(()), u))
+    solved = heat.linear.solve(torch.tensor(0.2, dtype=torch.float64), u)
+    torch.testing.assert_close(solved - 0.2 * (heat.linear @ solved), u)
+    top = torch.linalg.eigvals(laplacian.matrix()).abs().max()
+    assert heat.linear.norm_bound() >= 0.3 * float(top) * (1 - 1e-12)
+
+
+def test_diffusivity_is_learned_only_on_request():
+    laplacian = robust_laplacian(icosphere(1))
+    assert not Heat(laplacian).log_diffusivity.requires_grad
+    heat = Heat(laplacian, 0.5, learn=True)
+    u0 = torch.randn(42, 1, dtype=torch.float64)
+    gradients = []
+    for solver in (Exponential(), BackwardEuler(0.005), Dopri5(1e-8, 1e-10)):
+        heat.zero_grad()
+        integrate(heat, u0, [0.0, 0.1], solver).x[-1].square().sum().backward()
+        gradients.append(float(heat.log_diffusivity.grad))
+    h = 1e-5
+    both = [
+        float(integrate(Heat(laplacian, 0.5 * math.exp(s)), u0, [0.0, 0.1], Exponential()).x[-1].square().sum())
+        for s in (h, -h)
+    ]
+    expected = (both[0] - both[1]) / (2 * h)
+    assert gradients[0] == pytest.approx(expected, rel=1e-6)
+    assert gradients[2] == pytest.approx(expected, rel=1e-4)
+    assert gradients[1] == pytest.approx(expected, rel=0.05)
+
+
+def test_on_shares_the_diffusivity():
+    heat = Heat(robust_laplacian(icosphere(1)), 0.5, learn=True)
+    moved = heat.on(torus(9, 5))
+    assert moved.log_diffusivity is heat.log_diffusivity
+    assert moved.linear.laplacian is moved.laplacian
+    assert moved.laplacian.shape == (45, 45)
+
+
+def test_mass_is_declared_only_where_constants_are_killed():
+    uneven = robust_laplacian(torus(9, 5)).symmetrized()
+    assert Mass not in {type(i) for i in Heat(uneven).invariants}
+    assert Heat(uneven).dissipative
+
+
+@pytest.mark.parametrize("kappa", [0.0, -1.0, math.nan, math.inf])
+def test_backward_heat_is_refused(kappa):
+    with pytest.raises(ValueError, match="diffusivity must be positive and finite.*ill-posed"):
+        Heat(robust_laplacian(icosphere(0)), kappa)
