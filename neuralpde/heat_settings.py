@@ -51,6 +51,7 @@ class HeatSettings:
 
 # What may differ between the sessions of one run.
 _SESSION = {"out", "json", "resume"}
+_MESHES = ("train_mesh", "test_mesh")
 
 
 def open_run(settings: HeatSettings) -> HeatSettings:
@@ -74,32 +75,36 @@ def open_run(settings: HeatSettings) -> HeatSettings:
         raise RunFolderError(f"there is no run to resume in {settings.out} (no config.json): start it without --resume")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        started = _from_json(stored, settings)
+        started, digests = _from_json(stored, settings), dict(stored["mesh_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path} is damaged ({error}): start a new run in another folder") from error
     for field in fields(settings):
         given = getattr(settings, field.name)
+        if field.name in _MESHES:
+            given = tuple(path.resolve() for path in given)
         if field.name not in _SESSION and given not in (field.default, getattr(started, field.name)):
             raise RunFolderError(
                 f"this run was started with {field.name} = {stored[field.name]}, not {given}: resume without that option, "
                 "or start another run"
             )
-    for mesh, digest in stored["mesh_sha256"].items():
+    for mesh, digest in digests.items():
         if not Path(mesh).is_file() or _digest(Path(mesh)) != digest:
             raise RunFolderError(f"{mesh} is gone or has changed since the run was started: restore it, or start anew")
+    for left_over in settings.out.rglob(".*.tmp"):
+        left_over.unlink()
     return started
 
 
 def _as_json(settings: HeatSettings) -> dict[str, Any]:
     content = {name: value for name, value in asdict(settings).items() if name not in _SESSION}
-    meshes = {name: [str(path.resolve()) for path in content[name]] for name in ("train_mesh", "test_mesh")}
+    meshes = {name: [str(path.resolve()) for path in content[name]] for name in _MESHES}
     digests = {path: _digest(Path(path)) for paths in meshes.values() for path in paths}
     return {**content, **meshes, "truth": settings.truth.value, "mesh_sha256": digests}
 
 
 def _from_json(stored: dict[str, Any], settings: HeatSettings) -> HeatSettings:
     session = {name: getattr(settings, name) for name in _SESSION}
-    meshes = {name: tuple(map(Path, stored[name])) for name in ("train_mesh", "test_mesh")}
+    meshes = {name: tuple(map(Path, stored[name])) for name in _MESHES}
     rest = {field.name: stored[field.name] for field in fields(settings) if field.name not in _SESSION | set(meshes)}
     return HeatSettings(**{**rest, **meshes, **session, "truth": Truth(stored["truth"])})
 

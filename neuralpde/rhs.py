@@ -171,7 +171,7 @@ class ScaledLinear:
         return self.coefficient * (self.part @ x)
 
     def norm_bound(self) -> float:
-        return abs(float(self.coefficient)) * self.part.norm_bound()
+        return float(torch.as_tensor(self.coefficient).detach().abs()) * self.part.norm_bound()
 
     def solve(self, shift: Tensor, b: Tensor) -> Tensor:
         return self.part.solve(torch.as_tensor(shift) * self.coefficient, b)

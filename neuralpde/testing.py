@@ -115,7 +115,7 @@ def meshes(
     """Small valid surfaces: closed, bounded, non-manifold, non-orientable, obtuse, near-degenerate, in pieces.
 
     A tiny base mesh and a list of edits, so shrinking removes edits. An edit that would make a triangle flatter than
-    1e-6 (1e-2 without `slivers`) or two vertices coincide is left out. `planar` keeps z = 0 and counter-clockwise faces.
+    1e-6 (1e-2 without `slivers`) or two vertices coincide is left out. `planar`: z = 0, faces counter-clockwise.
     """
     name = draw(st.sampled_from(_PLANAR if planar else list(_BASES)), label="base")
     points, faces = np.array(_BASES[name][0], dtype=np.float64), np.array(_BASES[name][1], dtype=np.int64)

@@ -37,7 +37,9 @@ PROBLEMS = {
     "quadrature": Problem(lambda t, x: torch.cos(3 * t) + 0 * x, X0, lambda t: X0 + torch.sin(3 * t) / 3),
     "nonlinear": Problem(lambda t, x: 2 * x * (1 - x), X0, lambda t: X0 / (X0 + (1 - X0) * (-2 * t).exp())),
     "complex": Problem(
-        lambda t, x: (2j - 0.5) * x, complex_start(), lambda t: complex_start() * ((2j - 0.5) * t.to(torch.complex128)).exp()
+        lambda t, x: (2j - 0.5) * x,
+        complex_start(),
+        lambda t: complex_start() * ((2j - 0.5) * t.to(torch.complex128)).exp(),
     ),
     "tuple": Problem(
         lambda t, x: (2 * x[1], -2 * x[0]),

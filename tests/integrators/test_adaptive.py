@@ -47,7 +47,9 @@ def test_output_is_independent_of_other_output_times(problem, method):
 @methods
 def test_dense_output_is_as_exact_as_the_steps(method):
     """201 times against a few dozen steps of Dopri5, which interpolates; Bosh3 steps to each."""
-    solution = integrate(lambda t, x: -3 * t**2 * x, X0, torch.linspace(0, 1.5, 201).double(), method(rtol=1e-6, atol=1e-8))
+    solution = integrate(
+        lambda t, x: -3 * t**2 * x, X0, torch.linspace(0, 1.5, 201).double(), method(rtol=1e-6, atol=1e-8)
+    )
     assert method is Bosh3 or solution.stats.accepted < 150
     exact = X0 * (-(solution.t**3)).exp()[:, None, None]
     assert float((solution.x - exact).abs().max()) <= 50 * 1e-6

@@ -1,5 +1,6 @@
 """Fixed steps: order, stability functions, and steps that end at every output time."""
 
+import itertools
 import math
 
 import pytest
@@ -50,7 +51,9 @@ def test_order_of_the_truncated_exponential(order, linear, observed_order):
     assert order - 0.2 <= observed_order(errors) <= order + 1.2
 
 
-@pytest.mark.parametrize(("order", "grows"), [(1, True), (2, True), (3, False), (4, False), (5, True), (6, True), (7, False)])
+@pytest.mark.parametrize(
+    ("order", "grows"), [(1, True), (2, True), (3, False), (4, False), (5, True), (6, True), (7, False)]
+)
 def test_small_angles_grow_or_fall_by_the_order_as_published(order, grows, linear):
     """|Σ_{k ≤ T} (iθ)^k / k!| is above 1 for T = 1, 2, 5, 6 and below it for T = 3, 4, 7, 8 (R-UniGraph)."""
     f = linear(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64))
@@ -80,7 +83,9 @@ def test_steps_are_at_most_dt_and_end_at_every_output_time(dt):
     assert all(any(abs(s - hit) < 1e-12 for s in starts) for hit in t[:-1])
     lengths = torch.tensor([*starts, t[-1]], dtype=torch.float64).diff()
     assert float(lengths.max()) <= dt * (1 + 1e-12)
-    assert solution.stats.accepted == len(starts) == sum(math.ceil((b - a) / dt - 1e-9) for a, b in zip(t, t[1:], strict=False))
+    assert (
+        solution.stats.accepted == len(starts) == sum(math.ceil((b - a) / dt - 1e-9) for a, b in itertools.pairwise(t))
+    )
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.01, 0.05, 1 / 3])

@@ -1,4 +1,4 @@
-"""Direct is the exact gradient of every solver; Adjoint agrees with it on stable problems, and never hangs or misses a leaf."""
+"""Direct is the exact gradient of every solver; Adjoint agrees with it on stable problems, and misses no leaf."""
 
 import pytest
 import torch
@@ -27,7 +27,9 @@ X0 = torch.tensor([[0.3], [0.5]], dtype=torch.float64)
 G = torch.tensor([[-0.5, 1.0], [-1.0, -0.2]], dtype=torch.float64)
 
 explicit = pytest.mark.parametrize(
-    "solver", [Dopri5(**TIGHT), Bosh3(rtol=1e-6, atol=1e-8), RK4(dt=0.17), Euler(dt=0.17)], ids=lambda s: type(s).__name__
+    "solver",
+    [Dopri5(**TIGHT), Bosh3(rtol=1e-6, atol=1e-8), RK4(dt=0.17), Euler(dt=0.17)],
+    ids=lambda s: type(s).__name__,
 )
 linear_solvers = pytest.mark.parametrize(
     "solver",
@@ -40,7 +42,7 @@ def leaf(value):
     return torch.as_tensor(value, dtype=torch.float64).clone().requires_grad_()
 
 
-# -- Direct ------------------------------------------------------------------------------------------------------------
+# -- Direct
 
 
 @explicit
@@ -48,7 +50,9 @@ def test_gradcheck_in_the_initial_state_a_parameter_and_the_times(solver):
     def final(x0, a, t):
         return integrate(lambda s, x: a * x * (1 - x) + torch.sin(3 * s), x0, t, solver).x
 
-    assert gradcheck(final, (leaf(X0), leaf(0.7), leaf(T)), eps=1e-6, atol=1e-5 if not isinstance(solver, Bosh3) else 1e-4)
+    assert gradcheck(
+        final, (leaf(X0), leaf(0.7), leaf(T)), eps=1e-6, atol=1e-5 if not isinstance(solver, Bosh3) else 1e-4
+    )
 
 
 @explicit
@@ -100,7 +104,7 @@ def test_direct_evaluates_nothing_backward():
     assert solution.stats.nfe == calls
 
 
-# -- Adjoint = Direct ------------------------------------------------------------------------------------------------------
+# -- Adjoint = Direct
 
 
 class Network(torch.nn.Module):
@@ -295,7 +299,7 @@ def test_adjoint_counts_what_it_evaluates():
     assert (solution.stats.accepted, solution.stats.rejected) == steps
 
 
-# -- The trap ------------------------------------------------------------------------------------------------------------
+# -- The trap
 
 
 class Heat(torch.nn.Module):
@@ -312,7 +316,9 @@ class Heat(torch.nn.Module):
 
 
 def test_adjoint_warns_of_a_dissipative_equation_at_the_callers_line():
-    with pytest.warns(SolverWarning, match=r"Adjoint solves Heat backwards.*dissipative.*prefer gradient=Direct\(\)") as caught:
+    with pytest.warns(
+        SolverWarning, match=r"Adjoint solves Heat backwards.*dissipative.*prefer gradient=Direct\(\)"
+    ) as caught:
         integrate(Heat(2.0), torch.ones(8, 1, dtype=torch.float64), T, Dopri5(gradient=Adjoint()))
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -345,7 +351,7 @@ def test_the_backward_budget_is_exact_and_names_the_cure():
     assert caught.value.status is Status.BUDGET
 
 
-# -- Leaves ------------------------------------------------------------------------------------------------------------
+# -- Leaves
 
 
 def test_reachable_leaves_are_each_found_once_and_own_the_state_not():

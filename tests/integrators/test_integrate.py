@@ -1,4 +1,4 @@
-"""`integrate` refuses, with cause and cure, everything that no solver could use, and reports failure as it was asked to."""
+"""`integrate` refuses, with cause and cure, what no solver could use, and reports failure as it was asked to."""
 
 import math
 import subprocess
@@ -25,7 +25,9 @@ from integrators import (
 X0 = torch.tensor([[0.3], [0.5], [0.8]], dtype=torch.float64)
 NAN = float("nan")
 SOLVERS = [Dopri5(), Bosh3(), Dopri5(gradient=Adjoint()), RK4(dt=0.1), Euler(dt=0.1)]
-solvers = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__ + type(getattr(s, "gradient", s)).__name__)
+solvers = pytest.mark.parametrize(
+    "solver", SOLVERS, ids=lambda s: type(s).__name__ + type(getattr(s, "gradient", s)).__name__
+)
 
 
 def decay(t, x):
@@ -70,7 +72,11 @@ def test_bad_times_are_refused(t, error, message):
 @pytest.mark.parametrize(
     ("x0", "error", "message"),
     [
-        (torch.tensor([[0.0], [NAN]]), ValueError, r"x0 holds a NaN or infinite value, the first at index \[1, 0\]: repair"),
+        (
+            torch.tensor([[0.0], [NAN]]),
+            ValueError,
+            r"x0 holds a NaN or infinite value, the first at index \[1, 0\]: repair",
+        ),
         (torch.tensor([math.inf]), ValueError, r"x0 holds a NaN or infinite value, the first at index \[0\]"),
         (torch.zeros(0, 3), ValueError, r"x0 is empty \(shape \(0, 3\)\)"),
         (torch.ones(3, dtype=torch.int64), TypeError, r"x0 has dtype torch.int64: integrate in float32, float64"),
@@ -105,14 +111,14 @@ def mutating(t, x):
     return x.mul_(-1)
 
 
-def half_buffer(t, x, buffer=torch.zeros(3, 1, dtype=torch.float64)):  # noqa: B008 — the shared buffer is the point
-    return buffer.copy_(-x)
-
-
 @pytest.mark.parametrize(
     ("f", "error", "message"),
     [
-        (lambda t, x: x[:1], ValueError, r"returns \(1, 1\) torch.float64 for a state of \(3, 1\) .*nothing is broadcast"),
+        (
+            lambda t, x: x[:1],
+            ValueError,
+            r"returns \(1, 1\) torch.float64 for a state of \(3, 1\) .*nothing is broadcast",
+        ),
         (lambda t, x: x.sum(), ValueError, r"returns \(\) torch.float64 for a state of \(3, 1\)"),
         (lambda t, x: x.float(), ValueError, r"returns \(3, 1\) torch.float32 for a state of \(3, 1\) torch.float64"),
         (lambda t, x: 1j * x, ValueError, r"returns \(3, 1\) torch.complex128 for a state of \(3, 1\) torch.float64"),
@@ -134,7 +140,11 @@ def test_right_hand_sides_that_return_something_else_are_refused(f, error, messa
     [
         (lambda t, x: x[0], TypeError, r"must return a tuple of tensors, like the state, not Tensor"),
         (lambda t, x: (x[0],), ValueError, r"returns 1 tensors for a state of 2"),
-        (lambda t, x: (x[0], x[0]), ValueError, r"returns \(3, 1\) torch.float64 for a state of \(2,\) torch.complex128"),
+        (
+            lambda t, x: (x[0], x[0]),
+            ValueError,
+            r"returns \(3, 1\) torch.float64 for a state of \(2,\) torch.complex128",
+        ),
     ],
 )
 @solvers
@@ -159,7 +169,9 @@ def test_a_right_hand_side_that_reuses_its_output_is_refused_or_does_no_harm(sol
         assert torch.allclose(solution.x, integrate(decay, X0, [0.0, 1.0], solver).x, rtol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [BackwardEuler(dt=0.1), Exponential(), TruncatedTaylor(dt=0.1)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "solver", [BackwardEuler(dt=0.1), Exponential(), TruncatedTaylor(dt=0.1)], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("f", [decay, torch.nn.Tanh()])
 def test_linear_solvers_refuse_other_equations(solver, f):
     message = rf"{type(solver).__name__} needs a linear.* right-hand side, and {type(f).__name__} exposes no linear"
@@ -208,7 +220,8 @@ def nan_after_half(t, x):
 
 
 @pytest.mark.parametrize(
-    ("solver", "tolerance"), [(Dopri5(), 1e-4), (Bosh3(), 1e-4), (Dopri5(gradient=Adjoint()), 1e-4), (RK4(dt=1e-3), 1e-8)]
+    ("solver", "tolerance"),
+    [(Dopri5(), 1e-4), (Bosh3(), 1e-4), (Dopri5(gradient=Adjoint()), 1e-4), (RK4(dt=1e-3), 1e-8)],
 )
 def test_blow_up_is_a_solve_error_that_names_the_time_and_keeps_the_states_before_it(solver, tolerance):
     """y' = y² from 1 is 1 / (1 − t), so it ends at t = 1."""
@@ -249,7 +262,9 @@ def test_a_step_too_long_for_a_stiff_equation_is_a_solve_error_that_names_step_t
         integrate(lambda t, x: x * 1e300, X0, [0.0, 1e10], Euler(dt=1e10))
 
 
-@pytest.mark.parametrize("solver", [Dopri5(max_nfe=50), Bosh3(max_nfe=50), RK4(dt=1e-3, max_nfe=50), Euler(dt=1e-300, max_nfe=50)])
+@pytest.mark.parametrize(
+    "solver", [Dopri5(max_nfe=50), Bosh3(max_nfe=50), RK4(dt=1e-3, max_nfe=50), Euler(dt=1e-300, max_nfe=50)]
+)
 def test_the_budget_is_exact_and_a_solve_error_that_names_the_cure(solver):
     calls = 0
 
@@ -258,7 +273,9 @@ def test_the_budget_is_exact_and_a_solve_error_that_names_the_cure(solver):
         calls += 1
         return -1e5 * (x - torch.cos(t))
 
-    with pytest.raises(SolveError, match=r"budget of 50 evaluations: .*stiff \(use BackwardEuler or Exponential\)") as caught:
+    with pytest.raises(
+        SolveError, match=r"budget of 50 evaluations: .*stiff \(use BackwardEuler or Exponential\)"
+    ) as caught:
         integrate(stiff, torch.ones(1, dtype=torch.float64), [0.0, 10.0], solver)
     assert calls == 50
     assert caught.value.status is Status.BUDGET
@@ -284,7 +301,7 @@ def test_a_random_right_hand_side_ends_in_a_solve_error(t, solver):
 OPTIMISED = """
 import torch
 from integrators import *
-assert False, "python -O is not on"
+assert False, "python -O would not get here"
 one = torch.ones(1, dtype=torch.float64)
 cases = {
     "nan": (lambda t, x: x * float("nan"), one),
@@ -292,9 +309,7 @@ cases = {
     "stiff": (lambda t, x: -1e8 * (x - torch.cos(t)), one),
 }
 for name, (f, x0) in cases.items():
-    for solver in (Dopri5(), Bosh3(), RK4(dt=1e-3)):
-        if (name, type(solver)) == ("stiff", Bosh3):
-            continue  # as Dopri5, and slow
+    for solver in (Dopri5(max_nfe=20_000), Bosh3(max_nfe=20_000), RK4(dt=1e-3)):
         try:
             integrate(f, x0, [0.0, 0.5, 2.0], solver)
             print(name, type(solver).__name__, "returned")
@@ -310,5 +325,5 @@ def test_failures_are_typed_without_asserts_too():
         [sys.executable, "-O", "-c", OPTIMISED], capture_output=True, text=True, timeout=20, cwd=root, check=False
     )
     lines = done.stdout.split("\n")[:-1]
-    assert len(lines) == 8, done.stderr
+    assert len(lines) == 9, done.stderr
     assert all("SolveError" in line for line in lines), lines

@@ -39,7 +39,9 @@ def test_evaluations_are_counted_forward_and_backward():
     assert (stats.nfe, stats.nfe_backward) == (1, 2)
 
 
-@pytest.mark.parametrize(("backward", "message"), [(False, "the solve reached t = 0 "), (True, "the backward solve of Adjoint reached")])
+@pytest.mark.parametrize(
+    ("backward", "message"), [(False, "the solve reached t = 0 "), (True, "the backward solve of Adjoint reached")]
+)
 def test_the_budget_stops_before_the_evaluation(backward, message):
     calls = []
     f = CountedRightHandSide(lambda t, x: calls.append(t) or -x, X, Statistics(), max_nfe=2)

@@ -15,7 +15,9 @@ def states(draw):
     real, wide = draw(st.sampled_from([(torch.float32, torch.complex64), (torch.float64, torch.complex128)]))
     parts = tuple(
         torch.randn(shape, dtype=wide if is_complex else real, generator=torch.Generator().manual_seed(k))
-        for k, (shape, is_complex) in enumerate(draw(st.lists(st.tuples(shapes, st.booleans()), min_size=1, max_size=4)))
+        for k, (shape, is_complex) in enumerate(
+            draw(st.lists(st.tuples(shapes, st.booleans()), min_size=1, max_size=4))
+        )
     )
     return parts if draw(st.booleans()) or len(parts) > 1 else parts[0]
 
@@ -75,12 +77,20 @@ def test_states_pass_the_check_and_are_left_alone(x):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.tensor([0.0, float("nan")]), ValueError, r"field holds a NaN or infinite value, the first at index \[1\]"),
+        (
+            torch.tensor([0.0, float("nan")]),
+            ValueError,
+            r"field holds a NaN or infinite value, the first at index \[1\]",
+        ),
         (torch.tensor(complex(0, float("inf"))), ValueError, r"field holds a NaN or infinite value"),
         (torch.zeros(3, 0), ValueError, r"field is empty \(shape \(3, 0\)\)"),
         (torch.ones(2, dtype=torch.bool), TypeError, r"field has dtype torch.bool: integrate in float32, float64"),
         ((torch.ones(2), torch.ones(2, dtype=torch.int32)), TypeError, r"field\[1\] has dtype torch.int32"),
-        ((torch.ones(2), torch.ones(2, dtype=torch.complex128)), TypeError, r"parts of field differ in device or precision"),
+        (
+            (torch.ones(2), torch.ones(2, dtype=torch.complex128)),
+            TypeError,
+            r"parts of field differ in device or precision",
+        ),
         ({"u": torch.ones(2)}, TypeError, r"field must be a torch.Tensor, not dict"),
         (None, TypeError, r"field must be a torch.Tensor, not NoneType"),
     ],

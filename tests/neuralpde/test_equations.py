@@ -149,5 +149,5 @@ def test_mass_is_declared_only_where_constants_are_killed():
 
 @pytest.mark.parametrize("kappa", [0.0, -1.0, math.nan, math.inf])
 def test_backward_heat_is_refused(kappa):
-    with pytest.raises(ValueError, match="diffusivity must be positive and finite.*ill-posed"):
+    with pytest.raises(ValueError, match=r"diffusivity must be positive and finite.*ill-posed"):
         Heat(robust_laplacian(icosphere(0)), kappa)

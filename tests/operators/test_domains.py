@@ -184,6 +184,7 @@ def test_to_converts_floats_and_leaves_indices_and_the_original_alone(graph, mes
     narrow = graph.to(torch.float32)
     assert torch.equal(narrow.edge_weight, graph.edge_weight.float())
     assert torch.equal(narrow.edge_index, graph.edge_index)
+    assert narrow.edge_index.dtype == mesh.to(torch.float32).faces.dtype == torch.int64
     assert graph.edge_weight.dtype == torch.float64
     assert torch.equal(mesh.to(torch.float32).vertices, mesh.vertices.float())
     assert torch.equal(mesh.to(torch.float32).to(torch.float64).vertices, mesh.vertices.float().double())
@@ -229,9 +230,18 @@ def test_knn_graph_joins_each_point_to_k_nearest_others(data):
     assert not joined.diagonal().any()
     assert joined.sum() == graph.edge_index.shape[1]
     assert (joined.sum(1) >= k).all()
+    assert joined.sum() <= 2 * n * k
     for i in range(n):
         assert joined[i][distance[i] < radius[i]].all()
     assert (distance[joined] <= torch.maximum(radius[:, None], radius).expand(n, n)[joined]).all()
+
+
+@pytest.mark.parametrize("k", [1, 3, 19])
+def test_knn_graph_of_coincident_points_chooses_k_others_for_each(k):
+    graph = PointCloud(torch.zeros(20, 2)).knn_graph(k)
+    assert (graph.edge_index[0] != graph.edge_index[1]).all()
+    assert (torch.bincount(graph.edge_index[1], minlength=20) >= k).all()
+    assert graph.edge_index.shape[1] <= 2 * 20 * k
 
 
 @pytest.mark.parametrize("k", [0, -1, 4, 2.0, True, "2"])

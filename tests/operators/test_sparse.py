@@ -220,6 +220,15 @@ def test_row_sums_diagonal_scaling_and_norm_bound_are_those_of_the_matrix(data):
 
 
 @given(data=st.data())
+def test_a_symmetric_matrix_scaled_alike_on_both_sides_stays_symmetric_to_the_last_bit(data):
+    half = torch.from_numpy(np.tril(data.draw(fields(4, 4)).numpy()))
+    A = SparseOperator.from_scipy(sp.coo_array((half + half.T).numpy()))
+    scale = data.draw(fields(4, 1)).squeeze(1) / 3
+    scaled = A.scaled(scale, scale).matrix()
+    assert torch.equal(scaled, scaled.T)
+
+
+@given(data=st.data())
 def test_with_diagonal_adds_the_diagonal_and_says_where(data):
     pairs = data.draw(
         st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(lambda p: p[0] != p[1]), unique=True)
