@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ class HeatSettings:
     """Surfaces to train on (.ply, .obj, .off, .stl), several after one flag."""
     test_mesh: tuple[Path, ...] = ()
     """Surfaces to roll out on; none of them is trained on."""
+    clean: bool = False
+    """Repair the mesh files first: weld coincident vertices, drop degenerate and duplicate faces."""
     truth: Truth = Truth.SURFACE
     """surface: the surface's heat equation M u_t = -C u, solved implicitly. published: MeshPDE's explicit scheme."""
     out: Path = Path("runs/heat")
@@ -55,13 +58,15 @@ _MESHES = ("train_mesh", "test_mesh")
 
 
 def open_run(settings: HeatSettings) -> HeatSettings:
-    """Start a run folder, or read the settings of the run to resume.
+    """Check that a run can start in its folder, or read the settings of the run to resume. Writes nothing.
 
     Raises:
         RunFolderError: a folder in use by another run, one that cannot be written, nothing to resume, or settings that
             contradict those the run was started with.
     """
     path = settings.out / "config.json"
+    if settings.json is not None and not os.access(settings.json.resolve().parent, os.W_OK):
+        raise RunFolderError(f"cannot write {settings.json}: its folder is missing or read-only; choose another --json")
     if not settings.resume:
         if path.exists():
             raise RunFolderError(
@@ -69,7 +74,6 @@ def open_run(settings: HeatSettings) -> HeatSettings:
             )
         if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
             raise RunFolderError(f"{settings.out} exists and is not an empty folder: choose another with --out")
-        write_json(path, _as_json(settings))
         return settings
     if not path.is_file():
         raise RunFolderError(f"there is no run to resume in {settings.out} (no config.json): start it without --resume")
@@ -90,9 +94,15 @@ def open_run(settings: HeatSettings) -> HeatSettings:
     for mesh, digest in digests.items():
         if not Path(mesh).is_file() or _digest(Path(mesh)) != digest:
             raise RunFolderError(f"{mesh} is gone or has changed since the run was started: restore it, or start anew")
+    return started
+
+
+def record_run(settings: HeatSettings) -> None:
+    """Write the settings into a new run's folder; sweep up what a kill left in one that is resumed."""
+    if not settings.resume:
+        write_json(settings.out / "config.json", _as_json(settings))
     for left_over in settings.out.rglob(".*.tmp"):
         left_over.unlink()
-    return started
 
 
 def _as_json(settings: HeatSettings) -> dict[str, Any]:

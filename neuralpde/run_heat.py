@@ -14,11 +14,12 @@ from neuralpde.heat_data import TEST_CONDITIONS, TRAIN_CONDITIONS, TRAIN_FRAMES,
 from neuralpde.heat_models import LEARNED, TITLES, Learned
 from neuralpde.heat_report import print_table, write_results
 from neuralpde.heat_rollout import Models, Outcome, outcome_of, rollout_of
-from neuralpde.heat_settings import HeatSettings, open_run
+from neuralpde.heat_settings import HeatSettings, open_run, record_run
 from neuralpde.training import Training, train
 from operators import Movable, TriangleMesh, bumpy, icosphere, load_mesh, torus
 
 WINDOW = 3
+Meshes = dict[str, TriangleMesh]
 
 
 def run_heat(settings: HeatSettings, console: Console | None = None) -> list[Outcome]:
@@ -29,11 +30,13 @@ def run_heat(settings: HeatSettings, console: Console | None = None) -> list[Out
     """
     console = console or Console()
     settings = open_run(settings)
+    meshes = _meshes(settings)
+    record_run(settings)
     torch.set_num_threads(settings.threads)
     # Denormal numbers appear as heat dies out, and slow the CPU down a hundredfold.
     torch.set_flush_denormal(True)
     with _progress(Console(stderr=True)) as progress:
-        trained_on, tested_on = _surfaces(settings, progress)
+        trained_on, tested_on = _surfaces(meshes, settings, progress)
         models = {learned.name: _trained(learned, trained_on, settings, progress) for learned in LEARNED}
         outcomes = _outcomes(models, trained_on, tested_on, settings, progress)
         losses = {name: training.losses for name, (_, training) in models.items()}
@@ -54,11 +57,13 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _surfaces(settings: HeatSettings, progress: Progress) -> tuple[list[Surface], list[Surface]]:
-    training, testing = _meshes(settings)
+def _surfaces(
+    meshes: tuple[Meshes, Meshes], settings: HeatSettings, progress: Progress
+) -> tuple[list[Surface], list[Surface]]:
+    training, testing = meshes
     task = progress.add_task("simulating heat", total=len(training) + len(testing), note="")
     groups = []
-    for role, meshes, conditions in (("train", training, TRAIN_CONDITIONS), ("test", testing, TEST_CONDITIONS)):
+    for role, group, conditions in (("train", training, TRAIN_CONDITIONS), ("test", testing, TEST_CONDITIONS)):
         seed = settings.seed + (1000 if role == "test" else 0)
         groups.append(
             [
@@ -71,15 +76,15 @@ def _surfaces(settings: HeatSettings, progress: Progress) -> tuple[list[Surface]
                     settings.out / "data" / f"{role}-{name}.safetensors",
                     lambda: progress.advance(task),
                 )
-                for name, mesh in meshes.items()
+                for name, mesh in group.items()
             ]
         )
     return groups[0], groups[1]
 
 
-def _meshes(settings: HeatSettings) -> tuple[dict[str, TriangleMesh], dict[str, TriangleMesh]]:
+def _meshes(settings: HeatSettings) -> tuple[Meshes, Meshes]:
     if settings.train_mesh:
-        return _load(settings.train_mesh), _load(settings.test_mesh)
+        return _load(settings.train_mesh, settings.clean), _load(settings.test_mesh, settings.clean)
     seed = 10 * settings.seed
     training = {
         "bumpy-sphere": bumpy(icosphere(3), 0.2, seed=seed),
@@ -93,12 +98,12 @@ def _meshes(settings: HeatSettings) -> tuple[dict[str, TriangleMesh], dict[str, 
     return training, testing
 
 
-def _load(paths: tuple[Path, ...]) -> dict[str, TriangleMesh]:
-    meshes: dict[str, TriangleMesh] = {}
+def _load(paths: tuple[Path, ...], clean: bool) -> Meshes:
+    meshes: Meshes = {}
     for path in paths:
         if path.stem in meshes:
             raise RunFolderError(f"two meshes are called {path.stem}: rename one, since names tell them apart in tables")
-        meshes[path.stem] = load_mesh(path)
+        meshes[path.stem] = load_mesh(path, clean=clean)
     return meshes
 
 

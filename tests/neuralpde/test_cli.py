@@ -152,7 +152,11 @@ def test_counts_below_one(option, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(SolveError("diverged: take a smaller step", Status.DIVERGED), 1), (FloatingPointError("lower the rate"), 1), (KeyboardInterrupt(), 130)],
+    [
+        (SolveError("diverged: take a smaller step", Status.DIVERGED), 1),
+        (FloatingPointError("lower the rate"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_failures_within_a_run(error, status, tmp_path, monkeypatch, capsys):
     def fail(settings: object) -> None:
@@ -171,7 +175,9 @@ def test_help(arguments, capsys):
     assert "heat" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["run", "cold"], ["run", "heat", "--stepz", "3"], ["run", "heat", "--steps", "many"]])
+@pytest.mark.parametrize(
+    "arguments", [["run", "cold"], ["run", "heat", "--stepz", "3"], ["run", "heat", "--steps", "many"]]
+)
 def test_unknown_words_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)

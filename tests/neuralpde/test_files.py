@@ -110,7 +110,9 @@ def damage_notes(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_cut, damage_header, damage_empty, damage_text, damage_foreign, damage_notes], ids=lambda f: f.__name__
+    "damage",
+    [damage_cut, damage_header, damage_empty, damage_text, damage_foreign, damage_notes],
+    ids=lambda f: f.__name__,
 )
 def test_damage_is_named_with_the_cure(damage, tmp_path):
     path = tmp_path / "x.safetensors"

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralpde import PublishedRayleigh, bumpy, combinatorial_laplacian, icosphere, nrmse, rayleigh_error, robust_laplacian
+from neuralpde import (
+    PublishedRayleigh,
+    bumpy,
+    combinatorial_laplacian,
+    icosphere,
+    nrmse,
+    rayleigh_error,
+    robust_laplacian,
+)
 from neuralpde.testing import assert_within, fields, graphs, meshes
 
 LAPLACIANS = st.one_of(graphs().map(combinatorial_laplacian), meshes(slivers=False).map(robust_laplacian))

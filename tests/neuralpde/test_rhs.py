@@ -83,7 +83,12 @@ def test_tuple_states_add_too():
     assert torch.equal(twice[1], torch.full((3, 1), -3.0))
 
 
-HEAT = {Norm: Law.NON_INCREASING, Rayleigh: Law.NON_INCREASING, DirichletEnergy: Law.NON_INCREASING, Mass: Law.CONSERVED}
+HEAT = {
+    Norm: Law.NON_INCREASING,
+    Rayleigh: Law.NON_INCREASING,
+    DirichletEnergy: Law.NON_INCREASING,
+    Mass: Law.CONSERVED,
+}
 STRICT = dict.fromkeys(HEAT, Law.CONSERVED)
 
 
@@ -179,7 +184,9 @@ def test_a_module_is_a_right_hand_side_too():
             return -x
 
     x = torch.ones(3, 1, dtype=torch.float64)
-    assert float(integrate(as_right_hand_side(Decay()), x, [0.0, 1.0]).x[-1, 0, 0]) == pytest.approx(math.exp(-1), rel=1e-5)
+    assert float(integrate(as_right_hand_side(Decay()), x, [0.0, 1.0]).x[-1, 0, 0]) == pytest.approx(
+        math.exp(-1), rel=1e-5
+    )
     heat = Heat(L)
     assert as_right_hand_side(heat) is heat
 

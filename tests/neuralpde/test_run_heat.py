@@ -39,7 +39,9 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 def values(folder: Path) -> list[tuple[str, ...]]:
     rows = json.loads((folder / "table.json").read_text())["rows"]
-    return [(r["table"], r["method"], r["metric"], r["value"], r["std"], r["n"]) for r in rows if r["metric"] != "seconds"]
+    return [
+        (r["table"], r["method"], r["metric"], r["value"], r["std"], r["n"]) for r in rows if r["metric"] != "seconds"
+    ]
 
 
 def resume(folder: Path) -> int:
@@ -59,7 +61,9 @@ def test_everything_is_there(finished):
     for model in LEARNED:
         lines = [json.loads(line) for line in (finished / "metrics" / f"{model.name}.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == list(range(8))
-        assert lines[-1]["loss"] == float(read_tensors(finished / "weights" / f"{model.name}.safetensors")[0]["losses"][-1])
+        assert lines[-1]["loss"] == float(
+            read_tensors(finished / "weights" / f"{model.name}.safetensors")[0]["losses"][-1]
+        )
 
 
 def test_sigkill_at_random_moments_changes_nothing(tiny, finished, tmp_path):

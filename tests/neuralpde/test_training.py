@@ -104,7 +104,9 @@ def test_sigkill_changes_nothing(whole, tmp_path):
     steps = []
     for _ in range(2):
         before = path.stat().st_mtime_ns if path.exists() else 0
-        process = subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent), str(path)], env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(Path(__file__).parent), str(path)], env=environment
+        )
         deadline = time.monotonic() + 60
         while (not path.exists() or path.stat().st_mtime_ns == before) and time.monotonic() < deadline:
             assert process.poll() is None
