@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args=words,
             )
     except (RunFolderError, DomainError, MeshFileError, SolveError, FloatingPointError, OSError) as error:
-        print(f"neuralpde: {error}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"neuralpde: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nneuralpde: stopped; what is finished is kept, continue with --resume", file=sys.stderr)

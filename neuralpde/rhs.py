@@ -146,7 +146,7 @@ class Scaled(RightHandSide):
     @property
     def invariants(self) -> tuple[Invariant, ...]:
         declared = self.rhs.invariants
-        if isinstance(self.coefficient, Tensor) and self.coefficient.numel() != 1:
+        if isinstance(self.coefficient, Tensor) and (self.coefficient.numel() != 1 or self.coefficient.is_complex()):
             return ()
         # A learned coefficient may change its sign, so only a fixed positive one keeps a one-sided law.
         if isinstance(self.coefficient, float) and self.coefficient >= 0:

@@ -8,11 +8,9 @@ from operators.laplacian import (
     Laplacian,
     adjacency_of,
     combinatorial_laplacian,
-    cotangent_laplacian,
     normalized_adjacency,
     normalized_laplacian,
     random_walk_laplacian,
-    robust_laplacian,
     symmetric_laplacian,
 )
 from operators.mesh_files import MeshFileError, read_mesh, write_mesh
@@ -21,6 +19,7 @@ from operators.operator import Movable, Operator
 from operators.rayleigh import dirichlet_energy, mass_weighted_norm, rayleigh_quotient
 from operators.shapes import bumpy, grid, icosphere, torus
 from operators.sparse import SparseOperator, SparsityPattern, sparse_product
+from operators.surface import cotangent_laplacian, robust_laplacian
 from operators.unitary import SkewHermitian, UnitaryGenerator, pad_channels, taylor_remainder
 
 __all__ = [

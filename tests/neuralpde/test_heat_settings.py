@@ -9,7 +9,7 @@ import pytest
 
 from neuralpde import RunFolderError
 from neuralpde.heat_data import Truth
-from neuralpde.heat_settings import HeatSettings, open_run
+from neuralpde.heat_settings import HeatSettings, open_run, record_run
 
 
 @pytest.fixture
@@ -26,13 +26,18 @@ def settings(mesh_files, tmp_path) -> HeatSettings:
     )
 
 
+def start(settings: HeatSettings) -> None:
+    assert open_run(settings) is settings
+    record_run(settings)
+
+
 def test_defaults_are_a_run():
     assert HeatSettings().train_mesh == ()
     assert HeatSettings().truth is Truth.SURFACE
 
 
 def test_resume_gives_back_the_settings(settings):
-    assert open_run(settings) is settings
+    start(settings)
     again = open_run(HeatSettings(out=settings.out, resume=True))
     assert again == replace(settings, resume=True)
     # What belongs to a session, not to the run, is taken from the session.
@@ -41,7 +46,7 @@ def test_resume_gives_back_the_settings(settings):
 
 
 def test_config_is_plain_json(settings):
-    open_run(settings)
+    start(settings)
     stored = json.loads((settings.out / "config.json").read_text())
     assert stored["truth"] == "published"
     assert stored["steps"] == 8
@@ -53,7 +58,7 @@ def test_config_is_plain_json(settings):
     ("field", "value"), [("steps", 9), ("batch", 3), ("seed", 1), ("threads", 2), ("truth", Truth.SURFACE)]
 )
 def test_contradiction(field, value, settings):
-    open_run(replace(settings, truth=Truth.PUBLISHED))
+    start(settings)
     given = HeatSettings(out=settings.out, resume=True)
     if value == getattr(given, field):
         # The default cannot be told from an option that was left out, so the run's own setting wins.
@@ -67,7 +72,7 @@ def test_contradiction(field, value, settings):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_changed_or_lost_mesh(index, settings):
-    open_run(settings)
+    start(settings)
     path = (*settings.train_mesh, *settings.test_mesh)[index]
     path.write_bytes(path.read_bytes() + b" ")
     for _ in range(2):
@@ -77,23 +82,43 @@ def test_changed_or_lost_mesh(index, settings):
 
 
 def test_folders_in_use(settings, tmp_path):
-    open_run(settings)
+    start(settings)
     with pytest.raises(RunFolderError, match=r"already holds a run: continue it with --resume, or choose another"):
         open_run(settings)
     with pytest.raises(RunFolderError, match=r"not an empty folder: choose another with --out"):
         open_run(replace(settings, out=tmp_path))
     (tmp_path / "empty").mkdir()
-    open_run(replace(settings, out=tmp_path / "empty"))
+    start(replace(settings, out=tmp_path / "empty"))
     with pytest.raises(RunFolderError, match=r"no run to resume in .*start it without --resume"):
         open_run(replace(settings, out=tmp_path / "never", resume=True))
     assert not (tmp_path / "never").exists()
 
 
-def test_meshes_are_checked_before_anything_is_written(settings, tmp_path):
+def test_opening_writes_nothing(settings):
+    open_run(settings)
+    assert not settings.out.exists()
+
+
+def test_a_missing_mesh_is_no_run(settings):
     settings.test_mesh[0].unlink()
     with pytest.raises(RunFolderError, match=r"there is no mesh file .*unseen\.ply: check the path"):
-        open_run(settings)
+        record_run(settings)
     assert not settings.out.exists()
+
+
+def test_what_a_kill_left_is_swept_up(settings):
+    start(settings)
+    left = settings.out / "weights" / ".gcn.safetensors.123.tmp"
+    left.parent.mkdir()
+    left.touch()
+    record_run(open_run(HeatSettings(out=settings.out, resume=True)))
+    assert not left.exists()
+    assert open_run(HeatSettings(out=settings.out, resume=True)) == replace(settings, resume=True)
+
+
+def test_a_place_for_rows_that_is_missing_is_named_at_once(settings, tmp_path):
+    with pytest.raises(RunFolderError, match=r"cannot write .*rows\.json: .*choose another --json"):
+        open_run(replace(settings, json=tmp_path / "gone" / "rows.json"))
 
 
 def test_refusals(settings, tmp_path):

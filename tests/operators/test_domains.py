@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 import operators.domains
-import operators.laplacian
+import operators.surface
 from neuralpde.testing import aspect, graphs, meshes, roundoff
 from operators import (
     DomainError,
@@ -74,7 +74,7 @@ BAD_MESHES = {
 @pytest.mark.parametrize("case", BAD_MESHES)
 def test_a_bad_mesh_is_refused_with_cause_and_cure_and_reaches_no_native_code(case, monkeypatch):
     vertices, faces, match = BAD_MESHES[case]
-    monkeypatch.setattr(operators.laplacian.native, "mesh_laplacian", lambda *_: pytest.fail("native code was reached"))
+    monkeypatch.setattr(operators.surface.native, "mesh_laplacian", lambda *_: pytest.fail("native code was reached"))
     with pytest.raises(DomainError, match=match):
         robust_laplacian(TriangleMesh(vertices, faces))
 
