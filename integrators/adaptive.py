@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -123,15 +124,12 @@ class _Solve:
         return {"step_t": t.detach()} if self.solver.method == "bosh3" else {}
 
     def _direct(self, t: Tensor) -> Tensor:
+        return self._odeint(self, self.packing.pack(self.x0), t)
+
+    def _odeint(self, f: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor) -> Tensor:
         solver = self.solver
         packed: Tensor = torchdiffeq.odeint(
-            self,
-            self.packing.pack(self.x0),
-            t,
-            rtol=solver.rtol,
-            atol=solver.atol,
-            method=solver.method,
-            options=self._options(t),
+            f, x0, t, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=self._options(t)
         )
         return packed
 
@@ -180,14 +178,8 @@ class _Solve:
         fresh = CountedRightHandSide(self.f, self.x0, Statistics(), self.stats.nfe + 10)
         try:
             with torch.no_grad():
-                packed = torchdiffeq.odeint(
-                    lambda s, x: self.packing.pack(fresh(s, self.packing.unpack(x))),
-                    first,
-                    times.detach(),
-                    rtol=self.solver.rtol,
-                    atol=self.solver.atol,
-                    method=self.solver.method,
-                    options=self._options(times),
+                packed = self._odeint(
+                    lambda s, x: self.packing.pack(fresh(s, self.packing.unpack(x))), first, times.detach()
                 )
         except (SolveError, AssertionError):
             # A random right-hand side need not repeat itself; the failure to report is the first one.

@@ -20,7 +20,7 @@ FRAMES = 201
 GIVEN_FRAMES = 5
 TRAIN_FRAMES = 151
 TRAIN_CONDITIONS, TEST_CONDITIONS = 3, 5
-# Backward Euler is of order 1: sixteen steps a frame keep its error a fiftieth of what one step a frame would give.
+# Backward Euler is of order 1: sixteen steps a frame divide the error of one step a frame by sixteen.
 STEPS_A_FRAME = 16
 
 # Time steps of MeshPDE's heat, in the units of its own mesh files.

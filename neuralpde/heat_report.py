@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from neuralpde.heat_rollout import STEPS, Outcome
 from neuralpde.heat_settings import HeatSettings
 from neuralpde.report import MeshMovie, Picture, Table, write_report
 
-VERSION = "0.1.0"
 UNITS = {
     "nrmse": f"sum over {STEPS} steps",
     "rayleigh_error": f"sum over {STEPS} steps",
@@ -49,8 +50,9 @@ def _row(table: str, method: str, metric: str, values: list[float]) -> dict[str,
         "table": table,
         "method": method,
         "metric": metric,
-        "value": float(numbers.mean()),
-        "std": spread,
+        # JSON has no NaN: a method that diverged has no value.
+        "value": float(numbers.mean()) if bool(torch.isfinite(numbers).all()) else None,
+        "std": spread if math.isfinite(spread) else None,
         "n": len(values),
         "unit": UNITS[metric],
     }
@@ -65,7 +67,7 @@ def write_results(
 ) -> list[dict[str, Any]]:
     """Write table.json, the figures and report.html; return the rows."""
     rows = rows_of(outcomes)
-    record = {"command": ["neuralpde", *sys.argv[1:]], "version": VERSION, "device": "cpu", "rows": rows}
+    record = {"command": ["neuralpde", *sys.argv[1:]], "version": version("neuralpde-toolkit"), "device": "cpu", "rows": rows}
     for path in [settings.out / "table.json", *([settings.json] if settings.json else [])]:
         write_json(path, record)
     figures = settings.out / "figures"
@@ -88,15 +90,22 @@ def write_results(
 
 def _lead(outcomes: Sequence[Outcome]) -> str:
     by_name = {outcome.name: outcome for outcome in outcomes}
-    best = min(("relaxed", "beltrami", "difference"), key=lambda name: by_name[name].mean("nrmse"))
+    scores = {name: by_name[name].mean("nrmse") for name in FLOWS}
+    best = min(FLOWS, key=lambda name: scores[name] if math.isfinite(scores[name]) else math.inf)
     return (
         "Each model was trained by rolling out three frames through the integrator, on the training surfaces alone, and "
         f"then rolled out {STEPS} frames on surfaces it had never seen. Models are told the surface's masses, areas and "
         f"time step, never the rate of diffusion. The best of the three flows is “{TITLES[best]}”, with "
-        f"{by_name[best].mean('nrmse'):.2f} NRMSE summed over {STEPS} steps; predicting zero scores {STEPS}, and one "
+        f"{_number(scores[best])} NRMSE summed over {STEPS} steps; predicting zero scores {STEPS}, and one "
         f"rate fitted to the right stencil, which heat leaves nothing to add to, "
         f"scores {by_name['stencil'].mean('nrmse'):.2f}."
     )
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "diverged"
+    return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.1e}"
 
 
 def _facts(settings: HeatSettings, trained_on: Sequence[Surface], tested_on: Sequence[Surface]) -> dict[str, str]:
@@ -120,8 +129,8 @@ def _accuracy_table(outcomes: Sequence[Outcome]) -> Table:
     rows = [
         [
             TITLES[o.name],
-            f"{o.mean('nrmse'):.2f}",
-            f"{o.mean('rayleigh_error'):.2f}",
+            _number(o.mean("nrmse")),
+            _number(o.mean("rayleigh_error")),
             f"{o.parameters:,}",
             f"{o.nfe:,.0f}",
             f"{o.seconds:.1f}",
@@ -146,7 +155,7 @@ def _surface_tables(outcomes: Sequence[Outcome], tested_on: Sequence[Surface]) -
     rows = []
     for o in outcomes:
         cells = [sum(v[s.name]) / len(v[s.name]) for s in tested_on for v in (o.nrmse, o.rayleigh_error)]
-        rows.append([TITLES[o.name], *[f"{cell:.2f}" for cell in cells]])
+        rows.append([TITLES[o.name], *[_number(cell) for cell in cells]])
     flows = frozenset(k for k, o in enumerate(outcomes) if o.name in FLOWS)
     return [Table("Each unseen surface", "Means over the rollouts on that surface.", header, rows, flows)]
 

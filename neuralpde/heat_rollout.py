@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from integrators import SolveError
 from neuralpde.files import RunFolderError, read_tensors, write_tensors
 from neuralpde.heat_data import FRAMES, GIVEN_FRAMES, TRAIN_CONDITIONS, TRAIN_FRAMES, Surface, Truth
 from neuralpde.heat_models import fit_stencil, parameters, stencil_rollout
@@ -73,14 +75,26 @@ def rollout_of(
         view = model.on(item.mesh.to(torch.float32))
         if not isinstance(view, NeuralPDE):
             return view(y0, t), len(t) - 1, []
-        solution = view.solve(y0, t)
+        try:
+            solution = view.solve(y0, t)
+        except SolveError as error:
+            # One method that diverges is a row of the table, not the end of the run.
+            if error.solution is None:
+                raise
+            solution = error.solution
         assert isinstance(solution.x, Tensor)
         # Float32 sums over n nodes and hundreds of products, and the adaptive solver's own tolerance.
         tolerance = 3e-5 + 20 * float(getattr(view.solver, "rtol", 0.0))
         checks = check_invariants(view.rhs.invariants, solution.x, tolerance)
-        return view.decode(solution.x), solution.stats.nfe, checks
+        return _to_length(view.decode(solution.x), len(t)), solution.stats.nfe, checks
 
     return roll
+
+
+def _to_length(path: Tensor, count: int) -> Tensor:
+    """The path with NaN for the times that a diverging solve did not reach."""
+    missing = path.new_full((count - len(path), *path.shape[1:]), math.nan)
+    return torch.cat([path, missing])
 
 
 @torch.no_grad()

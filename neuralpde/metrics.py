@@ -20,7 +20,7 @@ def nrmse(prediction: Tensor, truth: Tensor) -> Tensor:
 class PublishedRayleigh:
     """R(x) = Tr(xᵀ (I − D^-½ W D^-½) x) / ‖x‖², W the weights of the robust Laplacian, D = max(Σ_j W_ij, 1).
 
-    The plain, unweighted quotient of R-UniMesh, its clamp included. A zero field scores 0.
+    The plain, unweighted quotient of R-UniMesh, its clamp included. A zero field scores 0, one that is not finite NaN.
     """
 
     def __init__(self, laplacian: Laplacian) -> None:
@@ -32,7 +32,8 @@ class PublishedRayleigh:
         """(..., n, c) → (...)."""
         norm = x.square().sum(dim=(-2, -1))
         overlap = (x * (self.similarity @ x)).sum(dim=(-2, -1))
-        return torch.where(norm > 0, 1 - overlap / torch.where(norm > 0, norm, 1.0), 0.0)
+        empty = norm == 0
+        return torch.where(empty, 0.0, 1 - overlap / torch.where(empty, 1.0, norm))
 
 
 def rayleigh_error(prediction: Tensor, truth: Tensor, quotient: PublishedRayleigh) -> Tensor:

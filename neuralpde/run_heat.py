@@ -33,7 +33,7 @@ def run_heat(settings: HeatSettings, console: Console | None = None) -> list[Out
     meshes = _meshes(settings)
     record_run(settings)
     torch.set_num_threads(settings.threads)
-    # Denormal numbers appear as heat dies out, and slow the CPU down a hundredfold.
+    # Denormal numbers appear as heat dies out, and are slow on many processors.
     torch.set_flush_denormal(True)
     with _progress(Console(stderr=True)) as progress:
         trained_on, tested_on = _surfaces(meshes, settings, progress)

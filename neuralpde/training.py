@@ -72,7 +72,12 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (0.505 + 0.495 * math.cos(math.pi * step / steps))
         optimizer.zero_grad()
-        value = loss(step, generator(seed, step))
+        try:
+            value = loss(step, generator(seed, step))
+        except BaseException:
+            # Weights and moments are still those of the last finished step, so nothing of it need be lost.
+            _save(checkpoint, model, optimizer, training, identity)
+            raise
         if not bool(torch.isfinite(value.detach())):
             _save(checkpoint, model, optimizer, training, identity)
             raise FloatingPointError(

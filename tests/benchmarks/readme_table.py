@@ -14,7 +14,8 @@ def markdown(record: dict) -> str:
     value = {(row["method"], row["metric"]): row["value"] for row in rows}
     lines = ["| method | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "--:|" * len(COLUMNS)]
     for method in methods:
-        cells = [f"{value[method, 'nrmse']:.2f}", f"{value[method, 'rayleigh_error']:.2f}"]
+        errors = [value[method, metric] for metric in ("nrmse", "rayleigh_error")]
+        cells = ["diverged" if error is None else f"{error:.2f}" for error in errors]
         cells += [f"{value[method, 'parameters']:,.0f}", f"{value[method, 'nfe']:,.0f}", f"{value[method, 'seconds']:.1f}"]
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,11 +1,28 @@
 """Rollouts are measured as the metrics say, once, and the trivial methods score what they must."""
 
+import dataclasses
+import json
+import math
+
 import pytest
 import torch
 
-from neuralpde import Exponential, Heat, NeuralPDE, PublishedRayleigh, Training, nrmse, rayleigh_error, robust_laplacian
+from neuralpde import (
+    RK4,
+    Exponential,
+    Heat,
+    NeuralPDE,
+    PublishedRayleigh,
+    RightHandSide,
+    Training,
+    nrmse,
+    rayleigh_error,
+    robust_laplacian,
+)
 from neuralpde.heat_data import FRAMES, GIVEN_FRAMES, TRAIN_CONDITIONS, Truth, surface
+from neuralpde.heat_report import write_results
 from neuralpde.heat_rollout import STEPS, Outcome, outcome_of, rollout_of
+from neuralpde.heat_settings import HeatSettings
 from neuralpde.testing import assert_within
 
 
@@ -81,3 +98,35 @@ def test_means_are_over_surfaces_and_rollouts():
     assert outcome.mean("nrmse") == 3.0
     assert outcome.mean("rayleigh_error") == 1.0
     assert STEPS == FRAMES - GIVEN_FRAMES == 196
+
+
+class Growth(RightHandSide):
+    """du/dt = +κ L u, which no step can follow."""
+
+    def __init__(self, laplacian):
+        super().__init__()
+        self.laplacian = laplacian
+
+    def forward(self, t, u):
+        return 1e9 * (self.laplacian @ u)
+
+
+def test_a_method_that_diverges_is_a_row_of_the_table_and_not_the_end_of_the_run(items, tmp_path):
+    model = NeuralPDE(Growth(robust_laplacian(items[0].mesh).to(torch.float32)), RK4(dt=math.inf))
+    models = {"relaxed": (model, Training([0.5], 3.0))}
+    diverged = outcome_of("relaxed", rollout_of("relaxed", models, items, Truth.SURFACE), models, items, tmp_path / "x")
+    assert math.isnan(diverged.mean("nrmse"))
+    assert math.isnan(diverged.mean("rayleigh_error"))
+    first = diverged.path[items[0].name]
+    assert first.shape == (STEPS + 1, items[0].mesh.num_nodes)
+    assert torch.equal(first[0], items[0].frames[0, GIVEN_FRAMES - 1, :, 0])
+    others = {n: outcome_of(n, rollout_of(n, {}, items, Truth.SURFACE), {}, items, tmp_path / n) for n in ("zero", "stencil")}
+    sound = {name: dataclasses.replace(others["stencil"], name=name) for name in ("beltrami", "difference")}
+    settings = HeatSettings(out=tmp_path / "run", json=tmp_path / "rows.json")
+    write_results(settings, [*others.values(), diverged, *sound.values()], {"relaxed": [1.0, 0.5]}, items, items)
+    text = (tmp_path / "rows.json").read_text()
+    rows = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))["rows"]
+    value = {(row["table"], row["method"], row["metric"]): row["value"] for row in rows}
+    assert value["heat", "relaxed", "nrmse"] is None
+    assert value["heat", "beltrami", "nrmse"] > 0
+    assert "diverged" in (tmp_path / "run" / "report.html").read_text()

@@ -173,3 +173,19 @@ def test_generator_depends_on_the_key_alone():
     torch.rand(5)
     assert draws[0, 1] == torch.rand(3, generator=generator(0, 1)).tolist()
     assert len({tuple(values) for values in draws.values()}) == 4
+
+
+def test_a_loss_that_raises_loses_no_finished_step(tmp_path):
+    model = torch.nn.Linear(2, 1)
+
+    def loss(step, random):
+        if step == 5:
+            raise KeyboardInterrupt
+        return model(torch.randn(3, 2, generator=random)).square().mean()
+
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(model, loss, steps=9, learning_rate=0.1, checkpoint=path, save_seconds=1e9)
+    kept = torch.nn.Linear(2, 1)
+    assert load_weights(path, kept).step == 5
+    assert torch.equal(kept.weight, model.weight)
