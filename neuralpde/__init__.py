@@ -80,6 +80,7 @@ from neuralpde.unitary import (
 )
 from operators import (
     CleanMesh,
+    ConvergenceError,
     Domain,
     DomainError,
     DomainWarning,
@@ -116,6 +117,7 @@ from operators import (
     rayleigh_quotient,
     read_mesh,
     robust_laplacian,
+    sampled_product,
     sparse_product,
     symmetric_laplacian,
     taylor_remainder,
@@ -133,6 +135,7 @@ __all__ = [
     "Bosh3",
     "Check",
     "CleanMesh",
+    "ConvergenceError",
     "DifferenceFlow",
     "Direct",
     "DirichletEnergy",
@@ -206,6 +209,7 @@ __all__ = [
     "rayleigh_quotient",
     "read_mesh",
     "robust_laplacian",
+    "sampled_product",
     "sparse_product",
     "symmetric_laplacian",
     "taylor_remainder",

@@ -1,4 +1,4 @@
-"""The command line: neuralpde run heat."""
+"""The command line: neuralpde run heat, neuralpde bench operators."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 import tyro
 
 from integrators import SolveError
+from neuralpde.bench_operators import OperatorBench, bench_operators
+from neuralpde.bench_scale import ScaleBench, bench_scale
 from neuralpde.files import RunFolderError
 from neuralpde.heat_settings import HeatSettings
 from neuralpde.run_heat import run_heat
@@ -32,6 +34,46 @@ def heat(settings: Annotated[HeatSettings, tyro.conf.arg(name="")]) -> None:
     run_heat(settings)
 
 
+def operators(settings: Annotated[OperatorBench, tyro.conf.arg(name="")]) -> None:
+    """The sparse product and graph attention beside torch, PyG and SciPy, on a mesh of 50,000 vertices.
+
+    All alternatives run in turns within one process, and medians are compared, so a busy machine slows all alike. Takes about
+    a minute. Besides times it prints how far the product is from the speed at which this machine copies memory.
+
+    Examples:
+
+    neuralpde bench operators
+
+    neuralpde bench operators --json bench.json --compiled
+    """
+    bench_operators(settings)
+
+
+def scale(settings: Annotated[ScaleBench, tyro.conf.arg(name="")]) -> None:
+    """From a mesh file to the gradient of one implicit step, at growing sizes: seconds and peak memory.
+
+    Each size runs in a process of its own. A million vertices take a few minutes and some gigabytes.
+
+    Examples:
+
+    neuralpde bench scale
+
+    neuralpde bench scale --vertices 40000 160000 --json scale.json
+    """
+    bench_scale(settings)
+
+
+def bench(arguments: Annotated[list[str], tyro.conf.Positional]) -> None:
+    """Measure this machine: `neuralpde bench operators --help` tells more."""
+    tyro.extras.subcommand_cli_from_dict(
+        {"operators": operators, "scale": scale},
+        prog="neuralpde bench",
+        description="Measure how fast things are on this machine, beside what else does them.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
 def run(arguments: Annotated[list[str], tyro.conf.Positional]) -> None:
     """Run a job: simulate, train, roll out, report. `neuralpde run heat --help` tells more."""
     tyro.extras.subcommand_cli_from_dict(
@@ -49,9 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["run"]:
             run(words[1:])
+        elif words[:1] == ["bench"]:
+            bench(words[1:])
         else:
             tyro.extras.subcommand_cli_from_dict(
-                {"run": run},
+                {"run": run, "bench": bench},
                 prog="neuralpde",
                 description="Neural PDEs on graphs, triangle meshes and point clouds, trained through the solver.",
                 args=words,

@@ -1,7 +1,7 @@
 """What acts on a field: domains, Laplacians, learned operators."""
 
 from operators.attention import ScaledDotProduct
-from operators.checks import DomainError, DomainWarning, FieldError
+from operators.checks import ConvergenceError, DomainError, DomainWarning, FieldError
 from operators.difference import SpatialDifference, modulated_gradient, modulated_laplacian
 from operators.domains import Domain, Graph, PointCloud, TriangleMesh, load_mesh
 from operators.laplacian import (
@@ -16,14 +16,16 @@ from operators.laplacian import (
 from operators.mesh_files import MeshFileError, read_mesh, write_mesh
 from operators.mesh_repair import CleanMesh, clean_mesh
 from operators.operator import Movable, Operator
+from operators.pattern import SparsityPattern
 from operators.rayleigh import dirichlet_energy, mass_weighted_norm, rayleigh_quotient
 from operators.shapes import bumpy, grid, icosphere, torus
-from operators.sparse import SparseOperator, SparsityPattern, sparse_product
+from operators.sparse import SparseOperator, sampled_product, sparse_product
 from operators.surface import cotangent_laplacian, robust_laplacian
 from operators.unitary import SkewHermitian, UnitaryGenerator, pad_channels, taylor_remainder
 
 __all__ = [
     "CleanMesh",
+    "ConvergenceError",
     "Domain",
     "DomainError",
     "DomainWarning",
@@ -60,6 +62,7 @@ __all__ = [
     "rayleigh_quotient",
     "read_mesh",
     "robust_laplacian",
+    "sampled_product",
     "sparse_product",
     "symmetric_laplacian",
     "taylor_remainder",

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from operators import kernels
 from operators.checks import DomainError, check_field
 from operators.laplacian import Laplacian, adjacency_of
 from operators.operator import Movable
-from operators.sparse import SparseOperator, SparsityPattern, sparse_product
+from operators.pattern import SparsityPattern
+from operators.sparse import SparseOperator, sampled_product
 
 
 class ScaledDotProduct(Movable):
@@ -48,24 +50,20 @@ class ScaledDotProduct(Movable):
         """The diffusivity at x (..., n, c): a row-stochastic (n, n) operator, one per batch member."""
         pattern = self.edges.pattern
         check_field(x, pattern.shape[0], self.edges.log_weight.dtype, self.edges.log_weight.device)
-        key, query = pattern.gather_rows(self.key(x)), pattern.gather_columns(self.query(x))
-        product = (key * query).reshape(*key.shape[:-1], self.heads, self.width)
-        score = product.sum(-1) / math.sqrt(self.width)
-        logits = (score + self.edges.log_weight[:, None]).movedim(-1, 0)
-        return SparseOperator(pattern, row_softmax(logits, pattern).mean(0))
+        key, query = (f(x).reshape(*x.shape[:-1], self.heads, self.width).movedim(-2, 0) for f in (self.key, self.query))
+        score = sampled_product(key / math.sqrt(self.width), query, pattern)
+        return SparseOperator(pattern, row_softmax(score + self.edges.log_weight, pattern).mean(0))
 
 
 def row_softmax(logits: Tensor, pattern: SparsityPattern) -> Tensor:
-    """exp(s_e) / Σ over the row of e, for logits (..., E) in the pattern's order; exact for any finite logits."""
-    if not bool(torch.isfinite(logits.detach()).all()):
+    """exp(s_e) / Σ over the row of e, for logits (..., E) in the pattern's order; exact for any finite logits.
+
+    Raises:
+        DomainError: a logit is not finite.
+    """
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(logits.detach()).all()):
         raise DomainError("attention logits are not finite: the state or the attention weights have diverged")
-    row = pattern.row.expand(logits.shape)
-    peak = logits.detach().new_full((*logits.shape[:-1], pattern.shape[0]), -math.inf)
-    peak = peak.scatter_reduce(-1, row, logits.detach(), "amax")
-    weight = torch.exp(logits - peak.gather(-1, row))
-    ones = torch.ones(pattern.shape[1], 1, dtype=logits.dtype, device=logits.device)
-    total = sparse_product(weight, ones, pattern).squeeze(-1)
-    return weight / total.gather(-1, row)
+    return kernels.row_softmax(logits, pattern.entries)
 
 
 class _EdgePrior(nn.Module):

@@ -14,6 +14,10 @@ class FieldError(ValueError):
     """A field that does not fit the operator it is given to; the text names the cause and the cure."""
 
 
+class ConvergenceError(RuntimeError):
+    """An iteration that did not reach its tolerance; the text gives what it reached, and the cure."""
+
+
 class DomainWarning(UserWarning):
     """A domain that is valid but probably not what was meant, such as a mesh with coincident vertices."""
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from operators.checks import DomainError, check_field
 from operators.laplacian import Laplacian, adjacency_of
 from operators.operator import Movable
-from operators.sparse import SparseOperator, SparsityPattern, sparse_product
+from operators.pattern import SparsityPattern
+from operators.sparse import SparseOperator, sparse_product
 
 
 def modulated_laplacian(edges: SparseOperator, w1: Tensor, w2: Tensor) -> SparseOperator:
@@ -107,6 +108,7 @@ class _EdgeGeometry(nn.Module):
         self.laplacian = laplacian
         adjacency = adjacency_of(laplacian)
         pattern, mass = adjacency.pattern, laplacian.mass.detach()
+        pattern.with_diagonal()  # built now: torch.compile could not trace the building
         degree = adjacency.row_sums()
         self.edges = SparseOperator(pattern, adjacency.values / mass[pattern.row])
         rate = degree / mass

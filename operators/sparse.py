@@ -1,208 +1,22 @@
-"""Sparse matrices with fixed or learned values: the only place that calls sparse kernels."""
+"""Sparse matrices with fixed or learned values."""
 
 from __future__ import annotations
 
-import weakref
+import math
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from operators.checks import DomainError, as_index, check_finite
+from operators.kernels import product, sampled
 from operators.operator import Operator
+from operators.pattern import SparsityPattern
 
-
-class SparsityPattern(nn.Module):
-    """Where a sparse matrix may be non-zero, in canonical CSR: rows sorted, columns sorted and distinct within a row.
-
-    Args:
-        rows, columns: int64 (E,), any order, no repeated pair, entries in range.
-        shape: (m, n).
-
-    `order` maps the given entries to the stored ones: stored = given[order].
-    """
-
-    crow: Tensor
-    row: Tensor
-    col: Tensor
-    order: Tensor
-    transposed_crow: Tensor
-    transposed_order: Tensor
-
-    def __init__(self, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> None:
-        super().__init__()
-        rows = as_index(rows[None], "rows", 1, None, shape[0])[0]
-        columns = as_index(columns[None], "columns", 1, None, shape[1])[0]
-        self.shape = shape
-        key = rows * shape[1] + columns
-        key, order = torch.sort(key, stable=True)
-        if bool((key[1:] == key[:-1]).any()):
-            raise DomainError("a sparsity pattern names the same entry twice: sum repeated entries first")
-        row, col = rows[order], columns[order]
-        transposed_order = torch.argsort(col * shape[0] + row, stable=True)
-        for name, value in {
-            "crow": _row_pointers(row, shape[0]),
-            "row": row,
-            "col": col,
-            "order": order,
-            "transposed_crow": _row_pointers(col[transposed_order], shape[1]),
-            "transposed_order": transposed_order,
-        }.items():
-            self.register_buffer(name, value, persistent=False)
-        self._tiles: dict[int, SparsityPattern] = {}
-        self._joined: SparsityPattern | None = None
-        self._transpose: SparsityPattern | weakref.ref[SparsityPattern] | None = None
-
-    @property
-    def nnz(self) -> int:
-        """The number of stored entries."""
-        return self.col.numel()
-
-    def transpose(self) -> SparsityPattern:
-        """The pattern of the transpose; its values are values[transposed_order]."""
-        if isinstance(self._transpose, weakref.ref):
-            alive = self._transpose()
-            if alive is not None and alive.col.device == self.col.device:
-                return alive
-        elif self._transpose is not None and self._transpose.col.device == self.col.device:
-            return self._transpose
-        with torch.no_grad():
-            result = SparsityPattern(self.col, self.row, (self.shape[1], self.shape[0]))
-        object.__setattr__(self, "_transpose", result)
-        # The way back is weak, so that the pair is freed without the cycle collector.
-        object.__setattr__(result, "_transpose", weakref.ref(self))
-        return result
-
-    def tile(self, copies: int) -> SparsityPattern:
-        """The block-diagonal pattern of `copies` copies, for a batch in which every member has its own values."""
-        cached = self._tiles.get(copies)
-        if cached is None or cached.col.device != self.col.device:
-            block = torch.arange(copies, device=self.col.device)[:, None]
-            rows, columns = self.row + block * self.shape[0], self.col + block * self.shape[1]
-            shape = (copies * self.shape[0], copies * self.shape[1])
-            # One size at a time: a training loop repeats one batch size, a growing cache would be a leak.
-            self._tiles.clear()
-            cached = self._tiles[copies] = SparsityPattern(rows.flatten(), columns.flatten(), shape)
-        return cached
-
-    def with_diagonal(self) -> SparsityPattern:
-        """The square pattern joined with its absent diagonal; its `order` indexes [these entries, diagonal]."""
-        cached = self._joined
-        if cached is None or cached.col.device != self.col.device:
-            nodes = torch.arange(self.shape[0], device=self.col.device)
-            cached = SparsityPattern(torch.cat([self.row, nodes]), torch.cat([self.col, nodes]), self.shape)
-            object.__setattr__(self, "_joined", cached)
-        return cached
-
-    def gather_rows(self, x: Tensor) -> Tensor:
-        """x_i for every entry (i, j); (..., m, c) → (..., E, c). Its gradient is a segmented sum, not a scatter."""
-        return _gather(x, self.row, self.crow, None)
-
-    def gather_columns(self, x: Tensor) -> Tensor:
-        """x_j for every entry (i, j); (..., n, c) → (..., E, c)."""
-        return _gather(x, self.col, self.transposed_crow, self.transposed_order)
-
-    def sum_rows(self, y: Tensor) -> Tensor:
-        """Σ_j y_ij over the entries of each row; (..., E, c) → (..., m, c)."""
-        return _segment_sum(y, self.row, self.crow, None)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SparsityPattern:
-        copy = SparsityPattern(self.row.clone(), self.col.clone(), self.shape)
-        copy.order.copy_(self.order)
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tiles": {}, "_joined": None, "_transpose": None}
-
-
-class _Gather(torch.autograd.Function):
-    """y_e = x_index(e), for entries that `order` (None: already) sorts into segments given by `pointers`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
-        ctx.segments = index, pointers, order
-        return x.index_select(-2, index)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
-        return _segment_sum(grads[0], *ctx.segments), None, None, None
-
-
-class _SegmentSum(torch.autograd.Function):
-    """x_i = Σ over the entries of segment i: the transpose of `_Gather`."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
-        ctx.segments = index, pointers, order
-        *lead, entries, c = y.shape
-        segments = pointers.numel() - 1
-        copies = int(np.prod(lead))
-        if copies * entries * c == 0:
-            return y.new_zeros(*lead, segments, c)
-        block = torch.arange(copies, device=y.device)[:, None]
-        places = torch.arange(entries, device=y.device) if order is None else order
-        bags = (pointers[:-1] + block * entries).flatten()
-        total = F.embedding_bag((places + block * entries).flatten(), y.reshape(-1, c), bags, mode="sum")
-        return total.reshape(*lead, segments, c)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
-        return _gather(grads[0], *ctx.segments), None, None, None
-
-
-def _gather(x: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
-    if x.is_complex():
-        return torch.complex(_gather(x.real, index, pointers, order), _gather(x.imag, index, pointers, order))
-    result: Tensor = _Gather.apply(x, index, pointers, order)  # type: ignore[no-untyped-call]
-    return result
-
-
-def _segment_sum(y: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None) -> Tensor:
-    if y.is_complex():
-        return torch.complex(_segment_sum(y.real, index, pointers, order), _segment_sum(y.imag, index, pointers, order))
-    result: Tensor = _SegmentSum.apply(y, index, pointers, order)  # type: ignore[no-untyped-call]
-    return result
-
-
-def _row_pointers(sorted_rows: Tensor, count: int) -> Tensor:
-    counts = torch.bincount(sorted_rows, minlength=count)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-class _Product(torch.autograd.Function):
-    """y = A x for real values (E,) and real x (n, k); differentiable in both, to any order."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
-        ctx.save_for_backward(values, x)
-        ctx.pattern = pattern
-        if pattern.nnz == 0 or x.shape[1] == 0:
-            return x.new_zeros(pattern.shape[0], x.shape[1])
-        # Of CSR, index_add and this kernel, this one was the fastest on one CPU thread from width 64 up, and about as fast below.
-        return F.embedding_bag(
-            pattern.col, x.contiguous(), pattern.crow, mode="sum", per_sample_weights=values, include_last_offset=True
-        )
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (grad,) = grads
-        values, x = ctx.saved_tensors
-        pattern: SparsityPattern = ctx.pattern
-        grad_values = grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_values = (grad.index_select(0, pattern.row) * x.index_select(0, pattern.col)).sum(1)
-        if ctx.needs_input_grad[1]:
-            transposed = values.index_select(0, pattern.transposed_order)
-            grad_x = _product(transposed, grad, pattern.transpose())
-        return grad_values, grad_x, None
-
-
-def _product(values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
-    result: Tensor = _Product.apply(values, x, pattern)  # type: ignore[no-untyped-call]
-    return result
+# From this width on, one product a batch member costs less than gathering the batch into columns.
+_WIDE = 32
 
 
 def sparse_product(values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
@@ -213,41 +27,71 @@ def sparse_product(values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tenso
         x: (..., n, c).
 
     Returns:
-        (..., m, c); complex if either argument is.
+        (..., m, c); complex if either argument is. Half precision accumulates in float32.
     """
     if values.is_complex():
-        return torch.complex(
-            *_complex_parts(sparse_product(values.real, x, pattern), sparse_product(values.imag, x, pattern))
-        )
+        by_real, by_imag = sparse_product(values.real, x, pattern), sparse_product(values.imag, x, pattern)
+        if x.is_complex():
+            return torch.complex(by_real.real - by_imag.imag, by_real.imag + by_imag.real)
+        return torch.complex(by_real, by_imag)
     if x.is_complex():
-        *lead, n, c = x.shape
-        pairs = torch.view_as_real(x.resolve_conj()).reshape(*lead, n, 2 * c)
+        pairs = torch.view_as_real(x.resolve_conj()).flatten(-2)
         y = sparse_product(values, pairs, pattern)
-        return torch.view_as_complex(y.reshape(*y.shape[:-1], c, 2).contiguous())
+        return torch.view_as_complex(y.reshape(*y.shape[:-1], x.shape[-1], 2).contiguous())
     if values.ndim == 1:
         return _shared_values(values, x, pattern)
-    batch = np.broadcast_shapes(tuple(values.shape[:-1]), tuple(x.shape[:-2]))
-    copies, c = int(np.prod(batch)), x.shape[-1]
-    flat_values = values.expand(*batch, values.shape[-1]).reshape(-1)
-    flat_x = x.expand(*batch, *x.shape[-2:]).reshape(-1, c)
-    if copies == 0:
-        return x.new_zeros(*batch, pattern.shape[0], c)
-    return _product(flat_values, flat_x, pattern.tile(copies)).reshape(*batch, pattern.shape[0], c)
-
-
-def _complex_parts(by_real: Tensor, by_imag: Tensor) -> tuple[Tensor, Tensor]:
-    if by_real.is_complex():
-        return by_real.real - by_imag.imag, by_real.imag + by_imag.real
-    return by_real, by_imag
+    batch = _broadcast(values.shape[:-1], x.shape[:-2])
+    if math.prod(batch) == 0:
+        return x.new_zeros(*batch, pattern.shape[0], x.shape[-1])
+    values, x = values.expand(*batch, -1), x.expand(*batch, -1, -1)
+    if torch.compiler.is_compiling():
+        members = zip(values.flatten(0, -2).unbind(), x.flatten(0, -3).unbind(), strict=True)
+        stacked = torch.stack([product(v, member, pattern.entries) for v, member in members])
+        return stacked.reshape(*batch, *stacked.shape[1:])
+    tiled = product(values.flatten(), x.flatten(0, -2), pattern.tile(math.prod(batch)).entries)
+    return tiled.reshape(*batch, pattern.shape[0], x.shape[-1])
 
 
 def _shared_values(values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
     if x.ndim == 2:
-        return _product(values, x, pattern)
-    *lead, n, c = x.shape
-    columns = x.movedim(-2, 0).reshape(n, -1)
-    y = _product(values, columns, pattern)
-    return y.reshape(pattern.shape[0], *lead, c).movedim(0, -2)
+        return product(values, x, pattern.entries)
+    if x.shape[-1] >= _WIDE and x.numel():
+        members = [product(values, member, pattern.entries) for member in x.flatten(0, -3).unbind()]
+        return torch.stack(members).reshape(*x.shape[:-2], pattern.shape[0], x.shape[-1])
+    columns = x.movedim(-2, 0)
+    y = product(values, columns.flatten(1), pattern.entries)
+    return y.reshape(pattern.shape[0], *columns.shape[1:]).movedim(0, -2)
+
+
+def sampled_product(g: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
+    """s_ij = g_i · x_j at the entries of a pattern: (g xᵀ), sampled, without the (E, c) products it sums.
+
+    Args:
+        g: (..., m, c), real or complex (not conjugated).
+        x: (..., n, c).
+
+    Returns:
+        (..., E) in the order of `pattern`. Half precision accumulates in float32.
+    """
+    if g.is_complex() or x.is_complex():
+        gr, gi = (g.real, g.imag) if g.is_complex() else (g, torch.zeros_like(g))
+        xr, xi = (x.real, x.imag) if x.is_complex() else (x, torch.zeros_like(x))
+        both = torch.cat([gr, gi], dim=-1)
+        real = sampled_product(both, torch.cat([xr, -xi], dim=-1), pattern)
+        return torch.complex(real, sampled_product(both, torch.cat([xi, xr], dim=-1), pattern))
+    if g.ndim == x.ndim == 2:
+        return sampled(g, x, pattern.entries)
+    batch = _broadcast(g.shape[:-2], x.shape[:-2])
+    if math.prod(batch) == 0:
+        return x.new_zeros(*batch, pattern.nnz)
+    g, x = g.expand(*batch, -1, -1).flatten(0, -3), x.expand(*batch, -1, -1).flatten(0, -3)
+    rows = [sampled(left, right, pattern.entries) for left, right in zip(g.unbind(), x.unbind(), strict=True)]
+    return torch.stack(rows).reshape(*batch, pattern.nnz)
+
+
+def _broadcast(one: torch.Size, other: torch.Size) -> torch.Size:
+    shape: torch.Size = torch.broadcast_shapes(one, other)  # type: ignore[no-untyped-call]
+    return shape
 
 
 class SparseOperator(Operator):

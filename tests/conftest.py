@@ -16,6 +16,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import torch_geometric  # noqa: F401
 
+    # The first dual number of a process loads decompositions that torch compiles the same way.
+    with torch.autograd.forward_ad.dual_level():
+        torch.autograd.forward_ad.make_dual(torch.ones(1), torch.ones(1))
+
 DATA = Path(os.environ.get("NEURALPDE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 MESHES = sorted((DATA / "meshes").glob("*.ply"))
 
