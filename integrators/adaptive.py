@@ -77,9 +77,11 @@ class _Solve:
         self.stats = Statistics()
         self.counted = CountedRightHandSide(f, x0, self.stats, solver.max_nfe)
         self.reached = -math.inf
+        self.start = torch.zeros((), dtype=torch.float64)
 
     def __call__(self, t: Tensor, packed: Tensor) -> Tensor:
-        return self.packing.pack(self.counted(t, self.packing.unpack(packed)))
+        # torchdiffeq rounds the time to the state's precision; counted from the start, it keeps its digits.
+        return self.packing.pack(self.counted(self.start + t.double(), self.packing.unpack(packed)))
 
     def callback_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
         if not (t + dt > t and t - dt < t):  # torchdiffeq's assert for this is absent under python -O
@@ -102,12 +104,14 @@ class _Solve:
 
     def callback_accept_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
         self.stats.accepted += 1
-        self.reached = float((t + dt).detach())
+        self.reached = float((self.start + t + dt).detach())
 
     def callback_reject_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
         self.stats.rejected += 1
 
     def run(self, t: Tensor) -> Solution:
+        if not t.requires_grad:
+            self.start = t[0]
         try:
             packed = self._with_adjoint(t) if isinstance(self.solver.gradient, Adjoint) else self._direct(t)
         except SolveError as error:
@@ -121,7 +125,7 @@ class _Solve:
 
     def _options(self, t: Tensor) -> dict[str, Tensor]:
         """Bosh3 steps to every output time: torchdiffeq's interpolant for it is of order 1, far below its steps."""
-        return {"step_t": t.detach()} if self.solver.method == "bosh3" else {}
+        return {"step_t": t.detach() - self.start} if self.solver.method == "bosh3" else {}
 
     def _direct(self, t: Tensor) -> Tensor:
         return self._odeint(self, self.packing.pack(self.x0), t)
@@ -129,7 +133,7 @@ class _Solve:
     def _odeint(self, f: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor) -> Tensor:
         solver = self.solver
         packed: Tensor = torchdiffeq.odeint(
-            f, x0, t, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=self._options(t)
+            f, x0, t - self.start, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=self._options(t)
         )
         return packed
 
@@ -155,7 +159,7 @@ class _Solve:
         packed: Tensor = torchdiffeq.odeint_adjoint(
             self,
             self.packing.pack(self.x0),
-            t,
+            t - self.start,
             rtol=solver.rtol,
             atol=solver.atol,
             method=solver.method,
@@ -167,6 +171,8 @@ class _Solve:
         )
         self.counted.backward = True
         self.counted.max_nfe = gradient.max_nfe
+        if packed.requires_grad:
+            packed.register_hook(_refuse_second_order)  # type: ignore[no-untyped-call]
         return packed
 
     def _reached_states(self, t: Tensor, status: Status) -> Solution:
@@ -179,9 +185,15 @@ class _Solve:
         try:
             with torch.no_grad():
                 packed = self._odeint(
-                    lambda s, x: self.packing.pack(fresh(s, self.packing.unpack(x))), first, times.detach()
+                    lambda s, x: self.packing.pack(fresh(self.start + s.double(), self.packing.unpack(x))), first, times.detach()
                 )
         except (SolveError, AssertionError):
             # A random right-hand side need not repeat itself; the failure to report is the first one.
             return Solution(t[:1], self.packing.unpack(first[None]), self.stats, status)
         return Solution(times, self.packing.unpack(packed), self.stats, status)
+
+
+def _refuse_second_order(grad: Tensor) -> None:
+    """torchdiffeq's adjoint returns gradients without a graph, so that what depends on them would silently get none."""
+    if torch.is_grad_enabled():
+        raise NotImplementedError("Adjoint has no second derivatives (create_graph=True): use gradient=Direct()")

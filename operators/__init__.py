@@ -1,9 +1,30 @@
 """What acts on a field: domains, Laplacians, learned operators."""
 
 from operators.attention import ScaledDotProduct
+from operators.batch import Batch, batch, block_diagonal
+from operators.cache import Cache
+from operators.cg import AMG, ConjugateGradient, Constants, Jacobi
+from operators.chebyshev import ChebyshevFilter, chebyshev_filter, cosine, exponential, resolvent, sine
 from operators.checks import ConvergenceError, DomainError, DomainWarning, FieldError
+from operators.clique import clique_complex, graph_hodge_laplacian
+from operators.connection import connection_laplacian, tangent_basis
+from operators.delaunay import intrinsic_delaunay_laplacian
 from operators.difference import SpatialDifference, modulated_gradient, modulated_laplacian
+from operators.differential import Divergence, Gradient, edge_gradient, face_gradient, vertex_gradient
+from operators.diffusion import (
+    EdgeDiffusion,
+    MeshDiffusion,
+    conductance_laplacian,
+    diffusion_laplacian,
+    directional_diffusivity,
+    face_average,
+)
+from operators.dirichlet import DirichletLaplacian, dirichlet
 from operators.domains import Domain, Graph, PointCloud, TriangleMesh, load_mesh
+from operators.exterior import HodgeStars, barycentric_stars, codifferential, exterior_derivative, hodge_stars, unit_stars
+from operators.geodesics import HeatMethod, VectorHeatMethod, geodesic_distance, geodesic_path, log_map
+from operators.grids import Boundary, Grid, grid_laplacian
+from operators.hodge import HodgeDecomposition, HodgeParts, hodge_decomposition, hodge_laplacian
 from operators.laplacian import (
     Laplacian,
     adjacency_of,
@@ -13,59 +34,154 @@ from operators.laplacian import (
     random_walk_laplacian,
     symmetric_laplacian,
 )
+from operators.magnetic import magnetic_laplacian, normalized_magnetic_laplacian
+from operators.mass import consistent_mass, lumped_mass, mixed_voronoi_mass
 from operators.mesh_files import MeshFileError, read_mesh, write_mesh
 from operators.mesh_repair import CleanMesh, clean_mesh
+from operators.neighbours import Gaussian, InverseDistance
 from operators.operator import Movable, Operator
 from operators.pattern import SparsityPattern
+from operators.point_cloud import point_cloud_laplacian
 from operators.rayleigh import dirichlet_energy, mass_weighted_norm, rayleigh_quotient
+from operators.refine import Coarsening, Refinement, cluster_vertices, decimate, subdivide
+from operators.report import GraphReport, MeshReport, PointReport, report_mesh
 from operators.shapes import bumpy, grid, icosphere, torus
+from operators.signatures import heat_kernel_signature, wave_kernel_signature
+from operators.signed import normalized_signed_laplacian, signed_laplacian
+from operators.solve import DirectSolver, LinearSolver, SingularMatrixError
 from operators.sparse import SparseOperator, sampled_product, sparse_product
+from operators.spectrum import Eigenpairs, eigenpairs
+from operators.stencils import Stencil, least_squares_gradient, least_squares_laplacian
 from operators.surface import cotangent_laplacian, robust_laplacian
+from operators.topology import BoundaryLoop, boundary_edges, boundary_loops, boundary_vertices
 from operators.unitary import SkewHermitian, UnitaryGenerator, pad_channels, taylor_remainder
 
 __all__ = [
+    "AMG",
+    "Batch",
+    "Boundary",
+    "BoundaryLoop",
+    "Cache",
+    "ChebyshevFilter",
     "CleanMesh",
+    "Coarsening",
+    "ConjugateGradient",
+    "Constants",
     "ConvergenceError",
+    "DirectSolver",
+    "DirichletLaplacian",
+    "Divergence",
     "Domain",
     "DomainError",
     "DomainWarning",
+    "EdgeDiffusion",
+    "Eigenpairs",
     "FieldError",
+    "Gaussian",
+    "Gradient",
     "Graph",
+    "GraphReport",
+    "Grid",
+    "HeatMethod",
+    "HodgeDecomposition",
+    "HodgeParts",
+    "HodgeStars",
+    "InverseDistance",
+    "Jacobi",
     "Laplacian",
+    "LinearSolver",
+    "MeshDiffusion",
     "MeshFileError",
+    "MeshReport",
     "Movable",
     "Operator",
     "PointCloud",
+    "PointReport",
+    "Refinement",
     "ScaledDotProduct",
+    "SingularMatrixError",
     "SkewHermitian",
     "SparseOperator",
     "SparsityPattern",
     "SpatialDifference",
+    "Stencil",
     "TriangleMesh",
     "UnitaryGenerator",
+    "VectorHeatMethod",
     "adjacency_of",
+    "barycentric_stars",
+    "batch",
+    "block_diagonal",
+    "boundary_edges",
+    "boundary_loops",
+    "boundary_vertices",
     "bumpy",
+    "chebyshev_filter",
     "clean_mesh",
+    "clique_complex",
+    "cluster_vertices",
+    "codifferential",
     "combinatorial_laplacian",
+    "conductance_laplacian",
+    "connection_laplacian",
+    "consistent_mass",
+    "cosine",
     "cotangent_laplacian",
+    "decimate",
+    "diffusion_laplacian",
+    "directional_diffusivity",
+    "dirichlet",
     "dirichlet_energy",
+    "edge_gradient",
+    "eigenpairs",
+    "exponential",
+    "exterior_derivative",
+    "face_average",
+    "face_gradient",
+    "geodesic_distance",
+    "geodesic_path",
+    "graph_hodge_laplacian",
     "grid",
+    "grid_laplacian",
+    "heat_kernel_signature",
+    "hodge_decomposition",
+    "hodge_laplacian",
+    "hodge_stars",
     "icosphere",
+    "intrinsic_delaunay_laplacian",
+    "least_squares_gradient",
+    "least_squares_laplacian",
     "load_mesh",
+    "log_map",
+    "lumped_mass",
+    "magnetic_laplacian",
     "mass_weighted_norm",
+    "mixed_voronoi_mass",
     "modulated_gradient",
     "modulated_laplacian",
     "normalized_adjacency",
     "normalized_laplacian",
+    "normalized_magnetic_laplacian",
+    "normalized_signed_laplacian",
     "pad_channels",
+    "point_cloud_laplacian",
     "random_walk_laplacian",
     "rayleigh_quotient",
     "read_mesh",
+    "report_mesh",
+    "resolvent",
     "robust_laplacian",
     "sampled_product",
+    "signed_laplacian",
+    "sine",
     "sparse_product",
+    "subdivide",
     "symmetric_laplacian",
+    "tangent_basis",
     "taylor_remainder",
     "torus",
+    "unit_stars",
+    "vertex_gradient",
+    "wave_kernel_signature",
     "write_mesh",
 ]

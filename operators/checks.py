@@ -31,7 +31,8 @@ def as_points(values: object, name: str, columns: tuple[int, ...] | None = None)
     """Check coordinates of shape (n, d): float32 or float64, finite, at least one row, of a sane magnitude."""
     points = torch.as_tensor(values)
     if points.dtype not in (torch.float32, torch.float64):
-        raise DomainError(f"{name} must be float32 or float64, not {points.dtype}: convert with .to(torch.float64)")
+        cure = "take the real part, if that is what you mean" if points.is_complex() else "convert with .to(torch.float64)"
+        raise DomainError(f"{name} must be float32 or float64, not {points.dtype}: {cure}")
     if points.ndim != 2 or (columns is not None and points.shape[1] not in columns):
         wanted = "d" if columns is None else " or ".join(map(str, columns))
         raise DomainError(f"{name} must have shape (n, {wanted}), not {tuple(points.shape)}")

@@ -5,18 +5,29 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from operators import exchange, neighbours
 from operators.checks import DomainError, DomainWarning, as_index, as_points, check_finite
 from operators.mesh_files import read_mesh, write_mesh
-from operators.mesh_repair import CleanMesh, clean_mesh, coincident_vertices, first_defect
+from operators.mesh_repair import (
+    CleanMesh,
+    as_tensor,
+    check_capacity,
+    clean_mesh,
+    coincident_vertices,
+    first_defect,
+    lost_digits,
+)
+from operators.report import GraphReport, MeshReport, PointReport, report_graph, report_mesh, report_points
+from operators.topology import Connectivity
 
 
 class Domain:
@@ -35,10 +46,19 @@ class Domain:
             if isinstance(value, Tensor):
                 cast = not isinstance(target, torch.dtype) or value.is_floating_point()
                 moved[field.name] = value.to(target) if cast else value
-        # Nothing is validated again: the content is the same, and warnings would be repeated.
-        copy = object.__new__(type(self))
-        copy.__dict__.update({field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, **moved)  # type: ignore[arg-type]
+        copy = self._with(**moved)
+        if isinstance(target, torch.dtype):
+            copy._check_rounding()
         return copy
+
+    def _with(self, **changed: Any) -> Self:
+        """A copy with other content that is known to be valid: nothing is checked again, no warning repeated."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update({field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, **changed)  # type: ignore[arg-type]
+        return copy
+
+    def _check_rounding(self) -> None:
+        """Raise or warn if rounding to another precision has spoilt the content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +81,24 @@ class Graph(Domain):
     def __post_init__(self) -> None:
         if isinstance(self.nodes, bool) or not isinstance(self.nodes, (int, np.integer)) or self.nodes < 1:
             raise DomainError(f"nodes must be a positive integer, not {self.nodes!r}: a graph needs at least one node")
-        index = as_index(self.edge_index, "edge_index", 2, None, int(self.nodes))
+        index = as_tensor(self.edge_index, "edge_index")
+        check_capacity(index, "edge_index", int(self.nodes))
+        index = as_index(index, "edge_index", 2, None, int(self.nodes))
         weight = self.edge_weight
         if weight is None:
             weight = torch.ones(index.shape[1], dtype=torch.get_default_dtype(), device=index.device)
-        weight = torch.as_tensor(weight)
+        weight = as_tensor(weight, "edge_weight").to(index.device)
         if weight.shape != (index.shape[1],):
             raise DomainError(f"edge_weight must have shape ({index.shape[1]},), one for each edge, not {tuple(weight.shape)}")
-        if weight.dtype not in (torch.float32, torch.float64):
-            raise DomainError(f"edge_weight must be float32 or float64, not {weight.dtype}")
-        check_finite(weight, "edge_weight")
         object.__setattr__(self, "nodes", int(self.nodes))
         object.__setattr__(self, "edge_index", index)
         object.__setattr__(self, "edge_weight", weight)
+        self._check_rounding()
+
+    def _check_rounding(self) -> None:
+        if self.edge_weight.dtype not in (torch.float32, torch.float64):
+            raise DomainError(f"edge_weight must be float32 or float64, not {self.edge_weight.dtype}")
+        check_finite(self.edge_weight, "edge_weight")
 
     @property
     def num_nodes(self) -> int:
@@ -84,23 +109,19 @@ class Graph(Domain):
         index = torch.cat([self.edge_index, self.edge_index.flip(0)], dim=1)
         return Graph(index, self.nodes, torch.cat([self.edge_weight, self.edge_weight]) / 2)
 
+    def report(self) -> GraphReport:
+        """Components, degrees, isolated nodes, weights: print it before trusting a graph."""
+        return report_graph(self.edge_index, self.nodes, self.edge_weight)
+
     @classmethod
     def from_pyg(cls, data: Any) -> Graph:
         """From a PyG `Data` with `edge_index`, and `edge_weight` (or a one-column `edge_attr`) if present."""
-        if getattr(data, "edge_index", None) is None:
-            raise DomainError("this Data has no edge_index: build a PointCloud and connect it with .knn_graph(k)")
-        weight = getattr(data, "edge_weight", None)
-        attributes = getattr(data, "edge_attr", None)
-        if weight is None and attributes is not None and attributes.numel() == data.edge_index.shape[1]:
-            weight = attributes.reshape(-1)
-        nodes = data.num_nodes
-        return cls(data.edge_index, int(nodes)) if weight is None else cls(data.edge_index, int(nodes), weight)
+        index, nodes, weight = exchange.edges_of_pyg(data)
+        return cls(index, nodes, weight)  # type: ignore[arg-type]
 
     def to_pyg(self) -> Any:
         """A PyG `Data` with edge_index, edge_weight and num_nodes."""
-        from torch_geometric.data import Data
-
-        return Data(edge_index=self.edge_index, edge_weight=self.edge_weight, num_nodes=self.nodes)
+        return exchange.to_pyg(edge_index=self.edge_index, edge_weight=self.edge_weight, num_nodes=self.nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +137,21 @@ class TriangleMesh(Domain):
             faces, unreferenced vertices. `clean_mesh(vertices, faces)` repairs the last four.
 
     Warns:
-        DomainWarning: coincident vertices, across which no field flows; `mesh.clean()` welds them.
+        DomainWarning: coincident vertices, across which no field flows; `mesh.clean()` welds them. Vertices so far
+            from the origin that their precision leaves no digits for the shape.
+
+    `cleaning` says what `clean()` did and carries fields to and from the original vertices; None if nothing was cleaned.
     """
 
     vertices: Tensor
     faces: Tensor
+    cleaning: CleanMesh | None = dataclasses.field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        vertices = as_points(self.vertices, "vertices", (2, 3))
-        faces = as_index(self.faces, "faces", None, 3, vertices.shape[0]).to(vertices.device)
+        vertices = as_points(as_tensor(self.vertices, "vertices"), "vertices", (2, 3))
+        index = as_tensor(self.faces, "faces")
+        check_capacity(index, "faces", vertices.shape[0])
+        faces = as_index(index, "faces", None, 3, vertices.shape[0]).to(vertices.device)
         if faces.shape[0] == 0:
             raise DomainError("faces are empty: a surface needs at least one triangle; for bare points use PointCloud")
         object.__setattr__(self, "vertices", vertices)
@@ -141,6 +168,17 @@ class TriangleMesh(Domain):
                 DomainWarning,
                 stacklevel=3,
             )
+        self._warn_of_lost_digits()
+
+    def _check_rounding(self) -> None:
+        as_points(self.vertices, "vertices")
+        self._warn_of_lost_digits()
+
+    def _warn_of_lost_digits(self) -> None:
+        lost = lost_digits(*self.arrays, self.vertices.dtype)
+        if lost is not None:
+            cure = "subtract the centroid from the original float64 coordinates, then round"
+            warnings.warn(f"{lost}; {cure}", DomainWarning, stacklevel=4)
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]:
@@ -157,9 +195,12 @@ class TriangleMesh(Domain):
     @cached_property
     def edges(self) -> Tensor:
         """Each edge once, (2, E) with row 0 < row 1, sorted."""
-        pairs = torch.cat([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])
-        unique: Tensor = torch.unique(pairs.sort(dim=1).values, dim=0)
-        return unique.T.contiguous()
+        return torch.from_numpy(self.connectivity.edges.T.copy()).to(self.faces.device)
+
+    @cached_property
+    def connectivity(self) -> Connectivity:
+        """Edges, fans, components and boundary, as NumPy arrays."""
+        return Connectivity(self.arrays[1], self.num_nodes)
 
     @cached_property
     def area(self) -> float:
@@ -173,29 +214,51 @@ class TriangleMesh(Domain):
         both = torch.cat([self.edges, self.edges.flip(0)], dim=1)
         return Graph(both, self.num_nodes, torch.ones(both.shape[1], dtype=self.vertices.dtype, device=both.device))
 
-    def clean(self) -> TriangleMesh:
-        """The mesh with coincident vertices welded; `clean_mesh` also returns the map back."""
-        points, faces = self.arrays
-        repaired = clean_mesh(points[:, : self.vertices.shape[1]], faces)
+    def report(self) -> MeshReport:
+        """Components, boundary, manifoldness, orientation, angles, Delaunay quality: print it before trusting a mesh."""
+        return report_mesh(self.vertices, self.faces)
+
+    def clean(self, *, tolerance: float = 0.0, orient: bool = True) -> TriangleMesh:
+        """The mesh welded and consistently oriented, with the map back in its `cleaning`; see `clean_mesh`."""
+        points = self.vertices.detach().to("cpu", torch.float64).numpy()
+        repaired = clean_mesh(points, self.arrays[1], tolerance=tolerance, orient=orient)
         return TriangleMesh.from_arrays(repaired, self.vertices.dtype).to(self.vertices.device)
 
     @classmethod
     def from_arrays(cls, mesh: CleanMesh, dtype: torch.dtype = torch.float64) -> TriangleMesh:
-        """From the result of `clean_mesh`."""
-        return cls(torch.from_numpy(mesh.vertices).to(dtype), torch.from_numpy(mesh.faces))
+        """From the result of `clean_mesh`, which becomes its `cleaning`."""
+        return cls(torch.from_numpy(mesh.vertices).to(dtype), torch.from_numpy(mesh.faces), cleaning=mesh)
 
     @classmethod
     def from_pyg(cls, data: Any) -> TriangleMesh:
         """From a PyG `Data` with `pos` (n, 3) and `face` (3, m)."""
-        if getattr(data, "pos", None) is None or getattr(data, "face", None) is None:
-            raise DomainError("this Data needs `pos` (n, 3) and `face` (3, m) to be a mesh")
-        return cls(data.pos, data.face.T)
+        return cls(*exchange.triangles_of_pyg(data))
 
     def to_pyg(self) -> Any:
         """A PyG `Data` with pos, face and the edges in both directions."""
-        from torch_geometric.data import Data
+        return exchange.to_pyg(pos=self.vertices, face=self.faces.T.contiguous(), edge_index=self.graph().edge_index)
 
-        return Data(pos=self.vertices, face=self.faces.T.contiguous(), edge_index=self.graph().edge_index)
+    @classmethod
+    def from_pyvista(cls, surface: Any, *, clean: bool = False) -> TriangleMesh:
+        """From a PyVista `PolyData`, in the precision of its points; polygons become fans of triangles."""
+        return cls._from_foreign(*exchange.from_pyvista(surface), clean)
+
+    def to_pyvista(self, **fields: Tensor) -> Any:
+        """A PyVista `PolyData`; every field (n,) or (n, c) becomes its point data."""
+        return exchange.to_pyvista(*self.arrays, self.vertices.dtype, fields)
+
+    @classmethod
+    def from_trimesh(cls, surface: Any, *, clean: bool = False) -> TriangleMesh:
+        """From a `trimesh.Trimesh`."""
+        return cls._from_foreign(*exchange.from_trimesh(surface), clean)
+
+    def to_trimesh(self) -> Any:
+        """A `trimesh.Trimesh` with the same vertices and faces in the same order."""
+        return exchange.to_trimesh(*self.arrays)
+
+    @classmethod
+    def _from_foreign(cls, vertices: Tensor, faces: Tensor, clean: bool) -> TriangleMesh:
+        return cls.from_arrays(clean_mesh(vertices, faces), vertices.dtype) if clean else cls(vertices, faces)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write .ply, .obj, .off or .stl, atomically."""
@@ -213,49 +276,71 @@ class PointCloud(Domain):
     points: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", as_points(self.points, "points"))
+        object.__setattr__(self, "points", as_points(as_tensor(self.points, "points"), "points"))
+
+    def _check_rounding(self) -> None:
+        as_points(self.points, "points")
 
     @property
     def num_nodes(self) -> int:
         return self.points.shape[0]
 
-    def knn_graph(self, k: int) -> Graph:
-        """The undirected graph that joins every point to its k nearest others (among equally near ones, any)."""
-        n = self.num_nodes
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < n:
-            raise DomainError(f"k must be an integer from 1 to {n - 1} (one less than the {n} points), not {k!r}")
-        points = self.points.detach().to("cpu", torch.float64).numpy()
-        _, neighbours = cKDTree(points).query(points, k=k + 1)
-        target = np.repeat(np.arange(n), k + 1)
-        # With coincident points the tree may return the point itself anywhere, or not at all.
-        source, keep = neighbours.reshape(-1), np.ones(n * (k + 1), dtype=bool)
-        keep &= source != target
-        extra = keep.reshape(n, k + 1).all(axis=1)
-        keep.reshape(n, k + 1)[extra, -1] = False
-        pairs = np.stack([source[keep], target[keep]])
-        both = np.unique(np.concatenate([pairs, pairs[::-1]], axis=1), axis=1)
-        weight = torch.ones(both.shape[1], dtype=self.points.dtype)
-        return Graph(torch.from_numpy(both), n, weight).to(self.points.device)
+    @cached_property
+    def array(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The points (n, d) in float64, as a NumPy array."""
+        return self.points.detach().to("cpu", torch.float64).numpy()
+
+    def report(self) -> PointReport:
+        """Size, rank, coincident points and spacing: print it before trusting a cloud."""
+        return report_points(self.points)
+
+    def knn_graph(self, k: int, weight: Callable[[Tensor], Tensor] | None = None) -> Graph:
+        """The undirected graph that joins every point to its k nearest others (among equally near ones, any).
+
+        Args:
+            weight: of the distances (E,), such as `Gaussian(width)` or `InverseDistance()`; ones if absent.
+        """
+        return self._joined(neighbours.nearest_neighbours(self.array, k), weight)
+
+    def radius_graph(
+        self, radius: float, weight: Callable[[Tensor], Tensor] | None = None, *, most_edges: int = neighbours.MOST_EDGES
+    ) -> Graph:
+        """The undirected graph that joins points at most `radius` apart; refused before it outgrows `most_edges`."""
+        return self._joined(neighbours.within_radius(self.array, radius, most_edges), weight)
+
+    def delaunay_graph(self, weight: Callable[[Tensor], Tensor] | None = None) -> Graph:
+        """The undirected graph that joins points of a common Delaunay cell, in the flat that the points span."""
+        return self._joined(neighbours.delaunay_neighbours(self.array), weight)
+
+    def triangulated(self) -> TriangleMesh:
+        """The Delaunay triangulation of points in a plane, with the points as its vertices in the same order."""
+        return TriangleMesh(self.points, torch.from_numpy(neighbours.delaunay_triangles(self.array)))
+
+    def _joined(self, pairs: np.ndarray[Any, np.dtype[np.int64]], weight: Callable[[Tensor], Tensor] | None) -> Graph:
+        index = torch.from_numpy(pairs).to(self.points.device)
+        if weight is None:
+            return Graph(index, self.num_nodes, self.points.new_ones(index.shape[1]))
+        # Rounded only at the end, so that points far from the origin keep their distances.
+        points = self.points.double()
+        distance = torch.linalg.vector_norm(points[index[0]] - points[index[1]], dim=1)
+        return Graph(index, self.num_nodes, weight(distance).to(self.points.dtype))
 
     @classmethod
     def from_pyg(cls, data: Any) -> PointCloud:
         """From a PyG `Data` with `pos`."""
-        if getattr(data, "pos", None) is None:
-            raise DomainError("this Data has no pos: a point cloud needs coordinates")
-        return cls(data.pos)
+        return cls(exchange.points_of_pyg(data))
 
     def to_pyg(self) -> Any:
         """A PyG `Data` with pos."""
-        from torch_geometric.data import Data
-
-        return Data(pos=self.points)
+        return exchange.to_pyg(pos=self.points)
 
 
 def load_mesh(path: str | os.PathLike[str], *, clean: bool = False, dtype: torch.dtype = torch.float64) -> TriangleMesh:
-    """Read a .ply, .obj, .off or .stl surface.
+    """Read a surface from any format of `read_mesh`.
 
     Args:
-        clean: weld coincident vertices; drop degenerate and duplicate faces and unreferenced vertices.
+        clean: weld coincident vertices; drop degenerate and duplicate faces and unreferenced vertices; orient. What was
+            done, and the way back for fields, is in the mesh's `cleaning`.
 
     Raises:
         MeshFileError: unreadable, truncated or malformed file. DomainError: a readable file of a defective mesh.

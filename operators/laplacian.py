@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,40 +11,55 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from operators.checks import DomainError, check_field
+from operators.checks import DomainError, FieldError, check_field, real_dtype
 from operators.domains import Graph
 from operators.operator import Operator
-from operators.solve import ShiftedSolver
+from operators.pattern import SparsityPattern
+from operators.solve import DirectSolver, LinearSolver, SingularMatrixError
 from operators.sparse import SparseOperator
 
 
 class Laplacian(Operator):
-    """L = M⁻¹ C, with a symmetric positive semi-definite stiffness matrix C and a positive diagonal mass M.
+    """L = M⁻¹ C, with a symmetric (Hermitian) positive semi-definite stiffness C and a positive diagonal mass M.
 
     L is self-adjoint and positive semi-definite in ⟨x, y⟩ = Σ m_i x̄_i·y_i, which is this operator's `inner`.
+    A complex L gives a complex result on a real field. Everything is differentiable in the values of C and in m.
 
     Args:
-        stiffness: C, (n, n), symmetric.
-        mass: m, (n,), positive: areas on a surface, ones or degrees on a graph.
+        stiffness: C, (n, n), symmetric or complex Hermitian.
+        mass: m, (n,), real and positive: areas on a surface, ones or degrees on a graph.
         recipe: the function of a domain that built this Laplacian; lets it move to another domain.
     """
 
     mass: Tensor
 
-    def __init__(
-        self, stiffness: SparseOperator, mass: Tensor, recipe: Callable[[Any], Laplacian] | None = None
-    ) -> None:
+    def __init__(self, stiffness: SparseOperator, mass: Tensor, recipe: Callable[[Any], Laplacian] | None = None) -> None:
         super().__init__()
         if mass.shape != (stiffness.shape[0],) or stiffness.shape[0] != stiffness.shape[1]:
             raise DomainError(f"stiffness {stiffness.shape} and mass {tuple(mass.shape)} must be (n, n) and (n,)")
-        if not bool((torch.isfinite(mass) & (mass > 0)).all()):
-            raise DomainError("every mass must be positive and finite: clean the mesh of unreferenced vertices")
+        if mass.is_complex() or not bool((torch.isfinite(mass) & (mass > 0)).all()):
+            raise DomainError("every mass must be real, positive and finite: clean the mesh of unreferenced vertices")
         self.stiffness = stiffness
         self.register_buffer("mass", mass, persistent=False)
         self.shape = stiffness.shape
         self.recipe = recipe
-        self._wide: Laplacian | None = None
-        self._norm: float | None = None
+        self._direct = DirectSolver()
+        self._kept: dict[str, tuple[Any, ...]] = {}
+        self._places: tuple[SparsityPattern, Tensor] | None = None
+
+    def _reference(self) -> Tensor:
+        return self.stiffness.values
+
+    def _keep(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The result of `compute`, computed anew once the values or the mass have changed."""
+        tensors = (self.stiffness.values, self.mass)
+        if any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
+            return compute()
+        versions = [tensor._version for tensor in tensors]
+        kept = self._kept.get(name)
+        if kept is None or kept[0] is not tensors[0] or kept[1] is not tensors[1] or kept[2] != versions:
+            kept = self._kept[name] = (*tensors, versions, compute())
+        return kept[3]
 
     def forward(self, x: Tensor) -> Tensor:
         slope: Tensor = self.stiffness(x) / self.mass[:, None]
@@ -60,14 +75,18 @@ class Laplacian(Operator):
 
     def norm_bound(self) -> float:
         """max_i Σ_j |C_ij| / √(m_i m_j) ≥ λ_max, Gershgorin's bound for the similar matrix M^-½ C M^-½."""
-        if self._norm is not None:
-            return self._norm
+        bound: float = self._keep("norm", self._gershgorin)
+        return bound
+
+    def _gershgorin(self) -> float:
         root = self.mass.detach().rsqrt()
         size = SparseOperator(self.stiffness.pattern, self.stiffness.values.detach().abs())
-        norm = float(size.scaled(root, root).row_sums().max())
-        if not self.stiffness.values.requires_grad:
-            self._norm = norm
-        return norm
+        return float(size.scaled(root, root).row_sums().max())
+
+    def diagonal(self) -> Tensor:
+        """L_ii = C_ii / m_i ≥ 0, real, of shape (..., n)."""
+        diagonal = self.stiffness.diagonal()
+        return (diagonal.real if diagonal.is_complex() else diagonal) / self.mass
 
     def symmetrized(self) -> Laplacian:
         """S = M^-½ C M^-½ with unit mass: the same spectrum, symmetric in the plain inner product.
@@ -95,32 +114,73 @@ class Laplacian(Operator):
 
     def to_wide(self, x: Tensor) -> Laplacian:
         """This Laplacian in the precision of x: itself, or a float64 copy that is kept for measuring."""
-        if x.real.dtype == self.dtype:
+        if real_dtype(x.dtype) == real_dtype(self.dtype):
             return self
-        if self._wide is None or self._wide.device != self.device:
-            values, mass = self.stiffness.values.detach().double(), self.mass.detach().double()
-            wide = Laplacian(SparseOperator(self.stiffness.pattern, values), mass)
-            # Through __dict__, so that it is no submodule, which .to() would narrow again.
-            self.__dict__["_wide"] = wide
-            return wide
-        return self._wide
+        wide: Laplacian = self._keep("wide", self._widened)
+        return wide
 
-    def solve(self, shift: Tensor | float, b: Tensor) -> Tensor:
-        """(I + s L)⁻¹ b, by a sparse factorisation that is kept for the next call with the same s.
+    def _widened(self) -> Laplacian:
+        return Laplacian(SparseOperator(self.stiffness.pattern, _wide(self.stiffness.values)), _wide(self.mass))
+
+    def solve(self, shift: Tensor | complex, b: Tensor, *, by: LinearSolver | None = None) -> Tensor:
+        """(I + s L)⁻¹ b, that is (M + s C) y = M b, always in double precision inside.
+
+        Differentiable in s, b, the values of C and the mass, to any order, so also in the vertices of a mesh that a
+        differentiable Laplacian was built from.
 
         Args:
-            shift: s ≥ 0, a number or a scalar tensor, which may require a gradient.
+            shift: s, a number or a scalar tensor; ≥ 0 for a time step. A negative or complex one is welcome wherever the
+                matrix is invertible.
             b: (..., n, c).
+            by: the solver. By default a direct one that factors once and keeps the factor until s, C or m change; its
+                time and memory grow as n log n on a surface. `ConjugateGradient(...)` for large volumes or a GPU.
+
+        Raises:
+            FieldError: b does not fit or is not finite.
+            SingularMatrixError: a ValueError; s is not finite, or M + s C singular.
         """
         check_field(b, self.shape[0], self.dtype, self.device)
-        if self.stiffness.values.requires_grad:
-            raise NotImplementedError("solve does not differentiate in the stiffness values: detach them first")
-        shift = torch.as_tensor(shift, dtype=torch.float64)
-        return self._solver.solve(shift, self.mass[:, None] * b)
+        if not isinstance(shift, Tensor):
+            shift = torch.tensor(shift, dtype=torch.complex128 if isinstance(shift, complex) else torch.float64)
+        if shift.numel() != 1:
+            raise FieldError(f"the shift must be one number, not of shape {tuple(shift.shape)}: solve once for each")
+        number = _number(shift)
+        if not cmath.isfinite(number):
+            raise SingularMatrixError(f"the shift s of (M + s C) y = M b must be finite, not {number}: a diverged coefficient?")
+        try:
+            y = (by or self._direct).solve(self._shifted(_wide(shift.reshape(()))), _wide(self.mass)[:, None] * _wide(b))
+        except SingularMatrixError as error:
+            raise SingularMatrixError(
+                f"M + s C is singular at s = {number:.3g} ({error}): a negative time step or coefficient?"
+            ) from error
+        single = real_dtype(b.dtype) == torch.float32
+        if y.is_complex():
+            return y.to(torch.complex64 if single else torch.complex128)
+        return y.to(b.dtype)
 
-    @cached_property
-    def _solver(self) -> ShiftedSolver:
-        return ShiftedSolver(self.stiffness.to_scipy(), self.mass.detach().cpu().double().numpy())
+    def _shifted(self, shift: Tensor) -> SparseOperator:
+        """K = M + s C in double precision; differentiable in everything."""
+        pattern, places = self._diagonal_places()
+        values = shift * _wide(self.stiffness.values)
+        if pattern is not self.stiffness.pattern:
+            absent = values.new_zeros(*values.shape[:-1], pattern.nnz - values.shape[-1])
+            values = torch.cat([values, absent], dim=-1)[..., pattern.order]
+        mass = _wide(self.mass).to(values.dtype).expand(*values.shape[:-1], -1)
+        return SparseOperator(pattern, values.index_add(-1, places, mass))
+
+    def _diagonal_places(self) -> tuple[SparsityPattern, Tensor]:
+        """The pattern with every diagonal entry, and where these are."""
+        pattern = self.stiffness.pattern
+        if self._places is None:
+            with torch._C._DisableFuncTorch(), torch.no_grad():
+                present = pattern.row[pattern.row == pattern.col]
+                if present.numel() < self.shape[0]:
+                    absent = torch.ones(self.shape[0], dtype=torch.bool, device=present.device)
+                    absent[present] = False
+                    new = absent.nonzero().squeeze(1)
+                    pattern = SparsityPattern(torch.cat([pattern.row, new]), torch.cat([pattern.col, new]), self.shape)
+                self._places = pattern, (pattern.row == pattern.col).nonzero().squeeze(1)
+        return self._places
 
     def largest_eigenvalue(self) -> float:
         """λ_max of L to about 1e-6, by Lanczos iteration in float64."""
@@ -134,16 +194,29 @@ class Laplacian(Operator):
         """The same kind of Laplacian on another domain, in this one's precision and on its device."""
         if self.recipe is None:
             return super().on(domain)  # type: ignore[return-value]
-        return self.recipe(domain).to(device=self.device, dtype=self.dtype)
+        return self.recipe(domain).to(device=self.device, dtype=real_dtype(self.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Laplacian:
-        self.__dict__.pop("_solver", None)
-        self.__dict__["_wide"] = self.__dict__["_norm"] = None
-        moved: Laplacian = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._direct.clear()
+        self._kept, self._places = {}, None
+        moved: Laplacian = super()._apply(fn, recurse)
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_solver"} | {"_wide": None}
+        return self.__dict__ | {"_kept": {}, "_places": None}
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.complex128 if values.is_complex() else torch.float64)
+
+
+def _number(shift: Tensor) -> complex:
+    """The value of a scalar, or 0 where torch.func.vmap hides it."""
+    try:
+        value: complex = shift.detach().reshape(()).item()
+    except RuntimeError:
+        return 0.0
+    return value
 
 
 class Complement(Operator):

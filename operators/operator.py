@@ -64,12 +64,29 @@ class Operator(nn.Module):
         """The dense matrix (m, n): A applied to every unit vector. For tests and small domains."""
         return self @ torch.eye(self.shape[1], dtype=self.dtype, device=self.device)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved: Self = super()._apply(_precision_only(fn), recurse)  # type: ignore[no-untyped-call]
+        return moved
+
     def on(self, domain: Any) -> Operator:
         """The same operator, with the same parameters, on another domain."""
         raise NotImplementedError(
             f"{type(self).__name__} was built from tensors, so it does not know how to move to another domain; "
             "build it with a function of the domain such as robust_laplacian(mesh)"
         )
+
+
+def _precision_only(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A move or cast that leaves real tensors real and complex ones complex: .to(float32) makes complex64 of complex128."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        if not tensor.is_complex():
+            result = fn(tensor)
+            return result.real if result.is_complex() else result
+        parts = fn(torch.view_as_real(tensor.resolve_conj()))
+        return fn(tensor) if parts.is_complex() else torch.view_as_complex(parts.contiguous())
+
+    return moved
 
 
 class Movable(nn.Module):

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from operators.checks import DomainError
 from operators.domains import TriangleMesh
+from operators.topology import Connectivity, split_faces
 
 Array = NDArray[Any]
+
+MOST_VERTICES = 50_000_000
 
 
 def icosphere(refinements: int = 3, radius: float = 1.0, *, dtype: torch.dtype = torch.float64) -> TriangleMesh:
     """A sphere from a repeatedly subdivided icosahedron, with 10·4^refinements + 2 vertices, nearly equilateral."""
-    if not 0 <= refinements <= 9:
+    if not 0 <= _whole(refinements, "refinements") <= 9:
         raise DomainError(f"refinements must lie in 0..9 (9 gives 2.6 million vertices), not {refinements}")
     golden = (1 + math.sqrt(5)) / 2
     base = [(-1, golden, 0), (1, golden, 0), (-1, -golden, 0), (1, -golden, 0)]
@@ -26,8 +29,10 @@ def icosphere(refinements: int = 3, radius: float = 1.0, *, dtype: torch.dtype =
     vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
     faces = _convex_triangles(vertices)
     for _ in range(refinements):
-        vertices, faces = _subdivide(vertices, faces)
+        connectivity = Connectivity(faces, len(vertices))
+        vertices = np.concatenate([vertices, vertices[connectivity.edges].mean(axis=1)])
         vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
+        faces = split_faces(connectivity)
     return TriangleMesh(torch.from_numpy(_positive(radius, "radius") * vertices).to(dtype), torch.from_numpy(faces))
 
 
@@ -35,8 +40,9 @@ def torus(
     around: int = 48, across: int = 20, radius: float = 1.0, tube: float = 0.4, *, dtype: torch.dtype = torch.float64
 ) -> TriangleMesh:
     """A torus of `around` × `across` vertices, with the centre line at `radius` and the tube of radius `tube`."""
-    if around < 3 or across < 3:
+    if _whole(around, "around") < 3 or _whole(across, "across") < 3:
         raise DomainError(f"a torus needs at least 3 × 3 vertices, not {around} × {across}")
+    _check_count(around, across)
     if not 0 < tube < _positive(radius, "radius"):
         raise DomainError(f"the tube ({tube}) must be positive and thinner than the radius ({radius})")
     u, v = np.meshgrid(
@@ -54,8 +60,9 @@ def grid(
     columns: int = 24, rows: int = 24, width: float = 1.0, height: float = 1.0, *, dtype: torch.dtype = torch.float64
 ) -> TriangleMesh:
     """A flat rectangle [0, width] × [0, height] with a boundary, of `columns` × `rows` vertices in the plane."""
-    if columns < 2 or rows < 2:
+    if _whole(columns, "columns") < 2 or _whole(rows, "rows") < 2:
         raise DomainError(f"a grid needs at least 2 × 2 vertices, not {columns} × {rows}")
+    _check_count(columns, rows)
     x, y = np.meshgrid(
         np.linspace(0, _positive(width, "width"), columns), np.linspace(0, _positive(height, "height"), rows), indexing="ij"
     )
@@ -73,7 +80,7 @@ def bumpy(mesh: TriangleMesh, amplitude: float = 0.15, bumps: int = 6, seed: int
     """
     if not 0 <= amplitude < 1:
         raise DomainError(f"amplitude must lie in [0, 1), not {amplitude}: larger bumps turn the surface inside out")
-    if bumps < 1:
+    if _whole(bumps, "bumps") < 1:
         raise DomainError(f"bumps must be at least 1, not {bumps}")
     random = np.random.default_rng(seed)
     points, faces = mesh.arrays
@@ -91,6 +98,17 @@ def _positive(value: float, name: str) -> float:
     return value
 
 
+def _whole(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise DomainError(f"{name} must be an integer, not {value!r}")
+    return int(value)
+
+
+def _check_count(columns: int, rows: int) -> None:
+    if columns * rows > MOST_VERTICES:
+        raise DomainError(f"{columns} × {rows} vertices are over the limit of {MOST_VERTICES}: ask for fewer")
+
+
 def _convex_triangles(vertices: Array) -> Array:
     from scipy.spatial import ConvexHull
 
@@ -99,17 +117,6 @@ def _convex_triangles(vertices: Array) -> Array:
     inward = np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0
     faces[inward] = faces[inward][:, ::-1]
     return faces
-
-
-def _subdivide(vertices: Array, faces: Array) -> tuple[Array, Array]:
-    pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    edges, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    middle = len(vertices) + inverse.reshape(3, -1)
-    a, b, c = faces.T
-    ab, bc, ca = middle
-    split = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
-    new_faces = np.concatenate([np.stack(corners, axis=1) for corners in split])
-    return np.concatenate([vertices, vertices[edges].mean(axis=1)]), new_faces
 
 
 def _split_quads(a: Array, b: Array, c: Array, d: Array) -> Array:

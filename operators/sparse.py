@@ -133,7 +133,20 @@ class SparseOperator(Operator):
 
     @classmethod
     def from_scipy(cls, matrix: sp.spmatrix | sp.sparray, dtype: torch.dtype | None = None) -> SparseOperator:
-        """Build from any SciPy sparse matrix."""
+        """Build from any SciPy sparse matrix.
+
+        Raises:
+            DomainError: a CSR, CSC or BSR matrix whose arrays do not fit together, or the reasons of `from_entries`.
+        """
+        given: Any = matrix
+        if hasattr(given, "check_format"):
+            # SciPy's conversions read and write out of bounds where row pointers lie.
+            if given.indptr.dtype.kind not in "iu" or given.indices.dtype.kind not in "iu":
+                raise DomainError("this SciPy matrix is damaged (its indices are no integers): build it anew from its entries")
+            try:
+                given.check_format(full_check=True)
+            except ValueError as error:
+                raise DomainError(f"this SciPy matrix is damaged ({error}): build it anew from its entries") from error
         coo: Any = sp.coo_array(matrix)  # type: ignore[call-overload]
         rows, columns = (torch.from_numpy(np.asarray(i, dtype=np.int64)) for i in coo.coords)
         values = torch.from_numpy(np.ascontiguousarray(coo.data))
@@ -167,9 +180,9 @@ class SparseOperator(Operator):
     def to_scipy(self) -> sp.csr_array:
         """A copy in float64 (complex128) as a SciPy CSR array."""
         wide = torch.complex128 if self.values.is_complex() else torch.float64
-        values = self.values.detach().to("cpu", wide).numpy()
-        pattern = self.pattern
-        return sp.csr_array((values, pattern.col.cpu().numpy(), pattern.crow.cpu().numpy()), shape=self.shape)
+        values = self.values.detach().to("cpu", wide, copy=True).numpy()
+        columns, rows = (index.to("cpu", copy=True).numpy() for index in (self.pattern.col, self.pattern.crow))
+        return sp.csr_array((values, columns, rows), shape=self.shape)
 
     def norm_bound(self) -> float:
         """√(‖A‖₁ ‖A‖_∞) ≥ ‖A‖₂."""

@@ -46,7 +46,7 @@ def test_several_non_finite_values_are_counted():
     [
         (torch.zeros(2, 3, dtype=torch.int64), r"float32 or float64, not torch\.int64: convert"),
         (torch.zeros(2, 3, dtype=torch.float16), r"float32 or float64, not torch\.float16: convert"),
-        (torch.zeros(2, 3, dtype=torch.complex64), r"float32 or float64, not torch\.complex64: convert"),
+        (torch.zeros(2, 3, dtype=torch.complex64), r"float32 or float64, not torch\.complex64: take the real part"),
         (torch.zeros(3), r"shape \(n, 2 or 3\), not \(3,\)"),
         (torch.zeros(2, 4), r"shape \(n, 2 or 3\), not \(2, 4\)"),
         (torch.zeros(1, 2, 3), r"shape \(n, 2 or 3\), not \(1, 2, 3\)"),

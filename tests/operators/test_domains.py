@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-import operators.domains
 import operators.surface
 from neuralpde.testing import aspect, graphs, meshes, roundoff
 from operators import (
@@ -65,6 +65,37 @@ BAD_MESHES = {
     "duplicate": (SQUARE, torch.cat([TWO, TWO[:1]]), "1 faces are named twice.*counted double: repair with clean_mesh"),
     "flipped duplicate": (SQUARE, torch.cat([TWO, TWO[1:].flip(1)]), "1 faces are named twice.*repair with clean_mesh"),
     "unreferenced": (SQUARE, TWO[:1], "1 vertices belong to no face, the first is vertex 3.*repair with clean_mesh"),
+    "int8 that wrapped": (
+        torch.rand(162, 3, dtype=torch.float64),
+        torch.arange(162).to(torch.int8).reshape(-1, 3),
+        "torch.int8, which ends at 127, but there are 162 points.*wrapped around; build them as int64",
+    ),
+    "uint8 that wrapped": (
+        torch.rand(300, 3, dtype=torch.float64),
+        torch.arange(300).to(torch.uint8).reshape(-1, 3),
+        "torch.uint8, which ends at 255, but there are 300 points",
+    ),
+    "2^31": (SQUARE, torch.tensor([[0, 1, 2**31]]), "index 2147483648, but there are only 4 points"),
+    "2^32 + 1": (SQUARE, torch.tensor([[0, 1, 2**32 + 2]]), "index 4294967298, but there are only 4 points"),
+    "2^62": (SQUARE, torch.tensor([[0, 1, 2**62]]), "index 4611686018427387904"),
+    "aaa": (SQUARE, torch.cat([TWO, torch.tensor([[1, 1, 1]])]), r"1 faces repeat.*\[1, 1, 1\]"),
+    "coincident corners": (torch.cat([SQUARE, SQUARE[:1]]), torch.cat([TWO, torch.tensor([[0, 4, 2]])]), "have no area"),
+    "one point": (SQUARE[:1].expand(4, 3), TWO, "2 faces have no area"),
+    "a sliver of 1e-12": (
+        torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 1e-12, 0]], dtype=torch.float64),
+        torch.tensor([[0, 1, 2]]),
+        "1 faces have no area",
+    ),
+    "offset 1e16": (icosphere(1).vertices + 1e16, icosphere(1).faces, "faces have no area.*repair with clean_mesh"),
+    "huge, 1e150": (SQUARE * 1e150, TWO, "change the unit of length"),
+    "tiny, 1e-150": (SQUARE * 1e-150, TWO, "change the unit of length"),
+    "NaN at an unreferenced vertex": (with_entry(SQUARE, 3, 0, NAN), TWO[:1], "1 non-finite value"),
+    "complex vertices": (SQUARE + 0j, TWO, "float32 or float64, not torch.complex128"),
+    "bfloat16": (SQUARE.bfloat16(), TWO, "float32 or float64, not torch.bfloat16"),
+    "text": ("bunny.ply", TWO, "vertices must be an array or tensor of numbers, not this str"),
+    "ragged faces": (SQUARE, [[0, 1, 2], [0, 1]], "faces must be an array or tensor of numbers, not this list"),
+    "nothing at all": (None, None, "vertices must be an array or tensor of numbers, not this NoneType"),
+    "a sparse tensor": (SQUARE.to_sparse(), TWO, "must be a dense tensor"),
     "half precision": (SQUARE.half(), TWO, r"float32 or float64, not torch\.float16"),
     "integer vertices": (SQUARE.long(), TWO, r"float32 or float64, not torch\.int64: convert"),
     "four columns": (torch.ones(4, 4), TWO, r"shape \(n, 2 or 3\), not \(4, 4\)"),
@@ -96,6 +127,57 @@ def test_load_mesh_names_the_file_or_cleans_it(case, tmp_path):
     with pytest.raises(DomainError, match=rf"bad\.ply: .*{match}"):
         load_mesh(tmp_path / "bad.ply")
     assert load_mesh(tmp_path / "bad.ply", clean=True, dtype=torch.float32).vertices.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("offset", "dtype"), [(1e4, torch.float32), (1e13, torch.float64)])
+def test_a_mesh_that_has_lost_its_digits_far_from_the_origin_says_so(offset, dtype):
+    sphere = icosphere(2)
+    with pytest.warns(DomainWarning, match=r"rounds angles and weights by about .* %; subtract the centroid") as caught:
+        TriangleMesh((sphere.vertices + offset).to(dtype), sphere.faces)
+    assert caught[0].filename == __file__
+    far = TriangleMesh(sphere.vertices + 1e4, sphere.faces)  # float64 holds that
+    with pytest.warns(DomainWarning, match="there float32 rounds") as caught:
+        far.to(torch.float32)
+    assert caught[0].filename == __file__
+
+
+def test_rounding_to_another_precision_is_checked():
+    big = icosphere(0, 1e20)
+    for narrow in (lambda: big.to(torch.float32), lambda: PointCloud(big.vertices).to(torch.float32)):
+        with pytest.raises(DomainError, match=r"beyond what torch\.float32 geometry can hold"):
+            narrow()
+    with pytest.raises(DomainError, match=r"float32 or float64, not torch\.float16"):
+        big.to(torch.float16)
+    heavy = Graph(torch.tensor([[0], [1]]), 2, torch.tensor([1e300], dtype=torch.float64))
+    with pytest.raises(DomainError, match="edge_weight hold 1 non-finite value"):
+        heavy.to(torch.float32)
+    with pytest.raises(DomainError, match=r"edge_weight must be float32 or float64, not torch\.bfloat16"):
+        heavy.to(torch.bfloat16)
+
+
+def test_a_domain_does_not_change_with_the_arrays_it_was_made_from():
+    vertices, faces = SQUARE.numpy().copy(), TWO.numpy().copy()
+    mesh, cloud, graph = TriangleMesh(vertices, faces), PointCloud(vertices), Graph(faces.T[:2], 4)
+    vertices[:], faces[:] = 9, 0
+    assert torch.equal(mesh.vertices, SQUARE)
+    assert torch.equal(mesh.faces, TWO)
+    assert torch.equal(cloud.points, SQUARE)
+    assert torch.equal(graph.edge_index, TWO.T[:2])
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint8, ">i4"])
+def test_any_integers_are_taken_as_faces(kind):
+    mesh = TriangleMesh(SQUARE.numpy().astype(">f8"), TWO.numpy().astype(kind)[:, ::-1])
+    assert mesh.faces.dtype == torch.int64
+    assert torch.equal(mesh.faces, TWO.flip(1))
+    assert torch.equal(TriangleMesh(SQUARE.tolist(), TWO.tolist()).faces, TWO)
+
+
+def test_every_domain_has_a_report():
+    mesh = icosphere(1)
+    assert mesh.report().faces == 80
+    assert mesh.graph().report().edges == 2 * mesh.edges.shape[1]
+    assert PointCloud(mesh.vertices).report().points == mesh.num_nodes
 
 
 @given(mesh=meshes(slivers=False))
@@ -133,10 +215,32 @@ def test_area_is_the_sum_of_herons_areas(mesh):
 
 
 @given(mesh=meshes())
-def test_clean_changes_nothing_on_a_clean_mesh(mesh):
+def test_clean_changes_nothing_but_the_orientation_of_a_clean_mesh(mesh):
     clean = mesh.clean()
     assert torch.equal(clean.vertices, mesh.vertices)
-    assert torch.equal(clean.faces, mesh.faces)
+    assert torch.equal(clean.faces.sort(dim=1).values, mesh.faces.sort(dim=1).values)
+    assert torch.equal(mesh.clean(orient=False).faces, mesh.faces)
+    assert torch.equal(clean.clean().faces, clean.faces)
+
+
+def test_a_cleaned_mesh_knows_the_way_back_for_fields(tmp_path):
+    vertices, faces = torch.cat([SQUARE, SQUARE[[0, 2]], SQUARE[:1] + 7]), torch.tensor([[0, 1, 2], [4, 5, 3]])
+    write_mesh(tmp_path / "seam.ply", vertices.numpy(), faces.numpy())
+    mesh = load_mesh(tmp_path / "seam.ply", clean=True)
+    assert str(mesh.cleaning) == "2 vertices welded, 1 vertices without a face dropped"
+    x = torch.tensor([[1.0], [2], [3], [4], [5], [6], [7]], dtype=torch.float64)
+    assert mesh.cleaning.to_clean(x).flatten().tolist() == [3, 2, 4.5, 4]
+    assert mesh.cleaning.to_original(mesh.cleaning.to_clean(x)).flatten().tolist() == [3, 2, 4.5, 4, 3, 4.5, 0]
+    assert mesh.to(torch.float32).cleaning is mesh.cleaning
+    assert pickle.loads(pickle.dumps(mesh)).cleaning.welded == 2
+    assert icosphere(0).cleaning is None
+
+
+def test_clean_welds_within_a_tolerance():
+    shaken = torch.cat([SQUARE, SQUARE[[0, 2]] + 1e-7])
+    mesh = TriangleMesh(shaken, torch.tensor([[0, 1, 2], [4, 5, 3]]))
+    assert mesh.clean().num_nodes == 6
+    assert mesh.clean(tolerance=1e-6).num_nodes == 4
 
 
 def test_planar_vertices_stay_planar_when_cleaned():
@@ -213,44 +317,6 @@ def test_undirected_halves_the_sum_of_both_directions(graph):
     torch.testing.assert_close(dense(half.undirected()), (W + W.T) / 2, rtol=1e-14, atol=0)
 
 
-@given(data=st.data())
-def test_knn_graph_joins_each_point_to_k_nearest_others(data):
-    """Compared with all distances; points on a coarse lattice coincide often, and then any of the equals will do."""
-    n, d = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 3))
-    k = data.draw(st.integers(1, n - 1))
-    coordinate = st.integers(0, 3) if data.draw(st.booleans()) else st.integers(0, 10**6)
-    points = torch.tensor(data.draw(st.lists(st.lists(coordinate, min_size=d, max_size=d), min_size=n, max_size=n)))
-    distance = torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    distance.fill_diagonal_(INF)
-    graph = PointCloud(points.double()).knn_graph(k)
-    joined = torch.zeros(n, n, dtype=torch.bool)
-    joined[graph.edge_index[0], graph.edge_index[1]] = True
-    radius = distance.sort(dim=1).values[:, k - 1]
-    assert torch.equal(joined, joined.T)
-    assert not joined.diagonal().any()
-    assert joined.sum() == graph.edge_index.shape[1]
-    assert (joined.sum(1) >= k).all()
-    assert joined.sum() <= 2 * n * k
-    for i in range(n):
-        assert joined[i][distance[i] < radius[i]].all()
-    assert (distance[joined] <= torch.maximum(radius[:, None], radius).expand(n, n)[joined]).all()
-
-
-@pytest.mark.parametrize("k", [1, 3, 19])
-def test_knn_graph_of_coincident_points_chooses_k_others_for_each(k):
-    graph = PointCloud(torch.zeros(20, 2)).knn_graph(k)
-    assert (graph.edge_index[0] != graph.edge_index[1]).all()
-    assert (torch.bincount(graph.edge_index[1], minlength=20) >= k).all()
-    assert graph.edge_index.shape[1] <= 2 * 20 * k
-
-
-@pytest.mark.parametrize("k", [0, -1, 4, 2.0, True, "2"])
-def test_k_out_of_range_reaches_no_native_code(k, monkeypatch):
-    monkeypatch.setattr(operators.domains, "cKDTree", lambda *_: pytest.fail("native code was reached"))
-    with pytest.raises(DomainError, match=r"k must be an integer from 1 to 3 \(one less than the 4 points\), not"):
-        PointCloud(SQUARE).knn_graph(k)
-
-
 @pytest.mark.parametrize(
     ("points", "match"),
     [
@@ -259,6 +325,10 @@ def test_k_out_of_range_reaches_no_native_code(k, monkeypatch):
         (SQUARE[:, :0], "points is empty"),
         (SQUARE[0], r"shape \(n, d\), not \(3,\)"),
         (SQUARE.long(), r"float32 or float64, not torch\.int64"),
+        (SQUARE + 0j, r"float32 or float64, not torch\.complex128"),
+        (SQUARE * 1e150, "change the unit of length"),
+        (SQUARE * 1e-150, "change the unit of length"),
+        ([[0.0], []], "points must be an array or tensor of numbers"),
     ],
 )
 def test_bad_points_are_refused(points, match):
@@ -274,6 +344,9 @@ EDGE = torch.tensor([[0, 1], [1, 0]])
     [
         ((EDGE, 1), "edge_index hold the index 1, but there are only 1 points"),
         ((-EDGE, 2), "negative index -1"),
+        ((EDGE.to(torch.int8), 300), "torch.int8, which ends at 127, but there are 300 points"),
+        (("edges", 2), "edge_index must be an array or tensor of numbers, not this str"),
+        ((EDGE, 2, "weights"), "edge_weight must be an array or tensor of numbers, not this str"),
         ((EDGE.double(), 2), r"integers, not torch\.float64"),
         ((EDGE.bool(), 2), r"integers, not torch\.bool"),
         ((torch.tensor([[0], [1], [2]]), 3), r"edge_index must have shape \(2, n\), not \(3, 1\)"),

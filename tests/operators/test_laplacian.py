@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import warnings
 from copy import deepcopy
 
 import numpy as np
@@ -9,7 +10,7 @@ import potpourri3d
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralpde.testing import aspect, assert_within, fields, graphs, meshes, roundoff
@@ -223,9 +224,7 @@ def test_spectrum_of_a_cycle_is_its_closed_form():
 
 @on_graphs
 def test_even_cycle_reaches_two_in_the_normalized_spectrum(build):
-    square = Graph(
-        torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]]), 4, torch.ones(8, dtype=torch.float64)
-    )
+    square = Graph(torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]]), 4, torch.ones(8, dtype=torch.float64))
     expected = 4.0 if build is combinatorial_laplacian else 2.0
     assert build(square).largest_eigenvalue() == pytest.approx(expected, rel=1e-12)
 
@@ -325,9 +324,7 @@ def test_normalized_laplacian_forgets_the_unit_of_length(mesh):
 
 
 def test_negative_cotangent_weights_are_refused_with_their_cure():
-    obtuse = TriangleMesh(
-        torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 0.1, 0]], dtype=torch.float64), torch.tensor([[0, 1, 2]])
-    )
+    obtuse = TriangleMesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 0.1, 0]], dtype=torch.float64), torch.tensor([[0, 1, 2]]))
     with pytest.raises(DomainError, match=r"negative \(obtuse triangles.*use robust_laplacian\(mesh\)"):
         adjacency_of(cotangent_laplacian(obtuse))
 
@@ -381,8 +378,92 @@ def test_a_field_that_does_not_fit_is_refused_before_any_product(method):
         call(torch.ones(12, 1, dtype=torch.float64, device="meta"))
 
 
-def test_solve_refuses_learned_stiffness():
-    L = robust_laplacian(icosphere(0))
-    learned = Laplacian(SparseOperator(L.stiffness.pattern, torch.nn.Parameter(L.stiffness.values)), L.mass)
-    with pytest.raises(NotImplementedError, match="does not differentiate in the stiffness values: detach"):
-        learned.solve(1.0, torch.ones(12, 1, dtype=torch.float64))
+# Complex Hermitian and learned stiffness ------------------------------------------------------------------------------
+
+
+def gauged(L):
+    """Φ L Φᴴ with unit phases: complex Hermitian, with the spectrum of L."""
+    phase = torch.exp(1j * torch.arange(L.shape[0], dtype=torch.float64))
+    return Laplacian(L.stiffness.scaled(phase, phase.conj()), L.mass)
+
+
+@everywhere
+@settings(max_examples=10)
+@given(data=st.data())
+def test_a_hermitian_laplacian_obeys_the_laws_of_a_real_one(build, domains, data):
+    L = build(data.draw(domains))
+    H = gauged(L)
+    n = L.shape[0]
+    assert H.dtype == torch.complex128
+    assert H.norm_bound() == pytest.approx(L.norm_bound(), rel=32 * U * n)
+    assert H.largest_eigenvalue() == pytest.approx(L.largest_eigenvalue(), rel=1e-5, abs=32 * n * U * L.norm_bound())
+    S = dense(H.symmetrized().stiffness)
+    assert_within(S, S.conj().T, 8 * U * L.norm_bound())
+    assert_within(H.diagonal(), L.diagonal(), 32 * U * L.diagonal())
+    x = data.draw(fields(n, 2))
+    bound = 32 * U * torch.from_numpy(size(L.stiffness) @ x.abs().numpy()) / L.mass[:, None]
+    phase = torch.exp(1j * torch.arange(n, dtype=torch.float64))[:, None]
+    assert (H @ x).dtype == torch.complex128
+    assert_within(H @ (phase * x), phase * (L @ x), bound)
+
+
+def test_precision_of_a_hermitian_laplacian_changes_without_losing_the_imaginary_part():
+    H = gauged(robust_laplacian(icosphere(0)))
+    narrow = deepcopy(H).to(torch.float32)
+    assert narrow.stiffness.values.dtype == torch.complex64
+    assert narrow.mass.dtype == torch.float32
+    assert torch.equal(narrow.stiffness.values, H.stiffness.values.to(torch.complex64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls complex modules a new feature
+        assert deepcopy(H).to(torch.complex64).mass.dtype == torch.float32
+    assert narrow.to_wide(torch.ones(12, 1, dtype=torch.complex128)).stiffness.values.dtype == torch.complex128
+    assert narrow.solve(0.5, torch.ones(12, 1)).dtype == torch.complex64
+
+
+def test_mass_must_be_real():
+    C = combinatorial_laplacian(Graph(torch.tensor([[0, 1], [1, 0]]), 2)).stiffness
+    with pytest.raises(DomainError, match="every mass must be real, positive and finite"):
+        Laplacian(C, torch.ones(2, dtype=torch.complex64))
+
+
+def test_nothing_on_the_way_from_values_and_mass_is_detached():
+    L = robust_laplacian(icosphere(0)).to(torch.float32)
+    values, mass = L.stiffness.values.clone().requires_grad_(), L.mass.clone().requires_grad_()
+    x = torch.randn(12, 1)
+
+    def built():
+        # Not leaves, as an assembly from vertices gives them.
+        return Laplacian(SparseOperator(L.stiffness.pattern, 1 * values), 1 * mass)
+
+    uses = {
+        "product": lambda L: L @ x,
+        "inner": lambda L: L.inner(x, L @ x),
+        "diagonal": lambda L: L.diagonal(),
+        "symmetrized": lambda L: L.symmetrized() @ x,
+        "to": lambda L: L.to(torch.float64) @ x.double(),
+        "to_wide": lambda L: L.to_wide(x.double()) @ x.double(),
+        "solve": lambda L: L.solve(0.5, x),
+        "complement": lambda L: L.complement() @ x,
+    }
+    for name, use in uses.items():
+        gradients = torch.autograd.grad(use(built()).square().sum(), (values, mass))
+        assert all(bool((g != 0).any()) for g in gradients), name
+
+
+def test_what_is_kept_of_the_values_is_renewed_when_they_change():
+    L = robust_laplacian(icosphere(0)).to(torch.float32)
+    x = torch.ones(12, 1, dtype=torch.float64)
+    bound, wide = L.norm_bound(), L.to_wide(x)
+    L.stiffness.values.mul_(2)
+    assert L.norm_bound() == pytest.approx(2 * bound)
+    assert torch.equal(L.to_wide(x).stiffness.values, 2 * wide.stiffness.values)
+    L.mass.mul_(4)
+    assert L.norm_bound() == pytest.approx(bound / 2)
+
+
+@everywhere
+@settings(max_examples=10)
+@given(data=st.data())
+def test_diagonal_is_that_of_the_matrix(build, domains, data):
+    L = build(data.draw(domains))
+    assert_within(L.diagonal(), L.matrix().diagonal(), 8 * U * L.diagonal().abs())

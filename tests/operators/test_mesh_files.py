@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from operators import mesh_files
+from operators import mesh_files, ply_files
 from operators.mesh_files import MeshFileError, read_mesh, write_mesh
 
-SUFFIXES = (".ply", ".obj", ".off", ".stl")
+SUFFIXES = (".ply", ".obj", ".off", ".stl", ".vtk")
 DATA = Path(os.environ.get("NEURALPDE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 TABLE = next((p for p in (DATA / "meshes.tsv", DATA / "meshes" / "meshes.tsv") if p.is_file()), None)
 
@@ -334,7 +334,7 @@ def test_a_truncated_vertex_block_gives_both_counts(tmp_path):
 
 
 def test_a_lying_count_is_refused_before_an_entry_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(mesh_files, "_walk", lambda *_: pytest.fail("an entry was read"))
+    monkeypatch.setattr(ply_files, "_walk", lambda *_: pytest.fail("an entry was read"))
     refuse(tmp_path, *BAD["binary lie"])
 
 
@@ -364,7 +364,7 @@ def test_operating_system_errors_keep_their_type_and_gain_a_cure(tmp_path, monke
         read_mesh(tmp_path / "mesh.ply")
 
 
-@pytest.mark.parametrize("name", ["mesh.vtk", "mesh", "mesh.ply.gz"])
+@pytest.mark.parametrize("name", ["mesh.vts", "mesh", "mesh.ply.gz"])
 def test_unknown_suffix_lists_the_known_ones(tmp_path, name):
     for call in (
         lambda: read_mesh(tmp_path / name),

@@ -1,4 +1,4 @@
-"""clean_mesh removes each defect, keeps the rest, and its map and counts are right."""
+"""clean_mesh removes each defect, keeps the rest, orients it, and its maps, counts and carried fields are right."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralpde.testing import meshes
-from operators import DomainError, TriangleMesh, clean_mesh
-from operators.mesh_repair import FLATNESS, coincident_vertices, first_defect
+from operators import DomainError, FieldError, TriangleMesh, clean_mesh, icosphere
+from operators.mesh_repair import (
+    FLATNESS,
+    as_tensor,
+    coincident_vertices,
+    first_defect,
+    first_of_equal_rows,
+    lost_digits,
+)
+from operators.topology import Connectivity
 
 
 @st.composite
@@ -54,6 +62,8 @@ def test_cleaning_gives_back_the_good_mesh_with_the_map_and_the_counts(case):
     assert clean.degenerate_faces == added["repeat"] + added["flat"]
     assert clean.duplicate_faces == added["duplicate"]
     assert clean.unreferenced == (~kept).sum()
+    assert as_set(clean.vertex_map[faces[clean.face_map]]) == as_set(clean.faces)
+    assert len(faces) - len(clean.face_map) == clean.degenerate_faces + clean.duplicate_faces
 
 
 @given(case=dirty_meshes())
@@ -63,7 +73,9 @@ def test_cleaning_twice_changes_nothing_more(case):
     assert np.array_equal(twice.vertices, once.vertices)
     assert np.array_equal(twice.faces, once.faces)
     assert np.array_equal(twice.vertex_map, np.arange(len(once.vertices)))
-    assert (twice.welded, twice.degenerate_faces, twice.duplicate_faces, twice.unreferenced) == (0, 0, 0, 0)
+    removed = (twice.welded, twice.degenerate_faces, twice.duplicate_faces, twice.unreferenced, twice.flipped_faces)
+    assert removed == (0, 0, 0, 0, 0)
+    assert str(twice).startswith("nothing to repair")
 
 
 @given(case=dirty_meshes())
@@ -93,6 +105,139 @@ def test_planar_vertices_stay_planar():
     assert TriangleMesh.from_arrays(clean, torch.float32).vertices.dtype == torch.float32
 
 
+@given(case=dirty_meshes())
+def test_cleaning_orients_what_can_be_oriented_and_says_what_can_not(case):
+    clean = clean_mesh(case[1], case[2])
+    connectivity = Connectivity(clean.faces, len(clean.vertices))
+    turned, orientable = connectivity.orientation()
+    assert not turned.any()
+    assert clean.orientable == orientable.all()
+    assert clean.orientable or "not orientable" in str(clean)
+    kept = clean_mesh(case[1], case[2], orient=False)
+    assert kept.flipped_faces == 0
+    assert np.array_equal(kept.vertex_map[case[2][kept.face_map]][:, 0] >= 0, np.ones(len(kept.faces), dtype=bool))
+    assert clean.flipped_faces == (kept.faces != clean.faces).any(axis=1).sum()
+
+
+# Fields there and back ------------------------------------------------------------------------------------------------
+
+
+@given(case=dirty_meshes(), dtype=st.sampled_from([torch.float32, torch.float64, torch.complex64]))
+def test_fields_of_the_clean_mesh_survive_the_way_back_and_forth(case, dtype):
+    """Values are small multiples of ⅛ and groups at most seven, but a third of three thirds may round."""
+    clean = clean_mesh(case[1], case[2])
+    x = (torch.arange(2 * len(clean.vertices) * 3).reshape(2, -1, 3) / 8).to(dtype)
+    original = clean.to_original(x, fill=-1.0)
+    assert original.dtype == dtype
+    assert torch.equal(clean.to_clean(original, mean=False), x)
+    torch.testing.assert_close(clean.to_clean(original), x, rtol=1e-6, atol=0)
+    dropped = torch.from_numpy(clean.vertex_map < 0)
+    assert (original[:, dropped] == -1).all()
+    assert (clean.to_original(x)[:, dropped] == 0).all()
+
+
+def test_welded_vertices_give_their_mean_or_their_first_value():
+    points = np.array([[0.0, 0], [1, 0], [0, 1], [0, 0], [5, 5]])
+    clean = clean_mesh(points, np.array([[0, 1, 2], [3, 2, 1]]), orient=False)
+    x = torch.tensor([[1.0], [5], [6], [3], [torch.nan]], requires_grad=True)
+    assert clean.to_clean(x).flatten().tolist() == [2, 5, 6]
+    assert clean.to_clean(x, mean=False).flatten().tolist() == [1, 5, 6]
+    clean.to_clean(x).sum().backward()
+    assert x.grad.flatten().tolist() == [0.5, 1, 1, 0.5, 0]
+    assert clean.to_clean(torch.arange(5)[:, None], mean=False).flatten().tolist() == [0, 1, 2]
+    with pytest.raises(FieldError, match=r"no mean of torch\.int64.*pass mean=False"):
+        clean.to_clean(torch.arange(5)[:, None])
+    with pytest.raises(FieldError, match=r"shape \(\.\.\., 5, c\), not \(3, 1\)"):
+        clean.to_clean(torch.ones(3, 1))
+    with pytest.raises(FieldError, match=r"shape \(\.\.\., 3, c\), not \(3,\)"):
+        clean.to_original(torch.ones(3))
+
+
+# Welding within a tolerance -------------------------------------------------------------------------------------------
+
+
+@given(scale=st.sampled_from([2.0**-30, 1.0, 2.0**30]), seed=st.integers(0, 99))
+def test_a_sphere_cut_into_single_triangles_and_shaken_comes_back(scale, seed):
+    mesh = icosphere(1)
+    points, faces = mesh.arrays
+    shaken = points[faces.reshape(-1)] + np.random.default_rng(seed).uniform(-1e-6, 1e-6, (3 * len(faces), 3))
+    clean = clean_mesh(shaken * scale, np.arange(3 * len(faces)).reshape(-1, 3), tolerance=1e-5)
+    assert len(clean.vertices) == len(points)
+    # The mean place is not needed: the first of the welded vertices stays where it was.
+    assert np.isin(clean.vertices / scale, shaken).all()
+    rank = np.empty(len(points), dtype=np.int64)
+    rank[clean.vertex_map] = faces.reshape(-1)
+    assert as_set(rank[clean.faces]) == as_set(faces)
+
+
+@pytest.mark.parametrize("tolerance", [-1e-3, 1.0, np.nan, np.inf])
+def test_a_tolerance_that_is_no_share_is_refused(tolerance):
+    with pytest.raises(DomainError, match="tolerance is a share of the mesh's size, from 0 to below 1"):
+        clean_mesh(TRIANGLE, [[0, 1, 2]], tolerance=tolerance)
+
+
+def test_a_tolerance_that_would_weld_everything_is_refused_before_the_pairs_are_stored():
+    points, faces = icosphere(4).arrays
+    with pytest.raises(DomainError, match=r"a tolerance of 0\.9 would weld \d+ neighbours to every vertex"):
+        clean_mesh(points, faces, tolerance=0.9)
+
+
+# Digits ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype", "lost"),
+    [
+        (0.0, torch.float32, None),
+        (1e2, torch.float32, None),
+        (1e4, torch.float32, "float32"),
+        (1e4, torch.float64, None),
+        (1e13, torch.float64, "float64"),
+    ],
+)
+def test_digits_lost_far_from_the_origin_are_told(offset, dtype, lost):
+    points, faces = icosphere(2).arrays
+    rounded = torch.from_numpy(points + offset).to(dtype).double().numpy()
+    told = lost_digits(rounded, faces, dtype)
+    assert (told is None) if lost is None else f"there {lost} rounds angles and weights by about" in told
+    # Most files hold float32, and are read as float64: what is lost stays lost.
+    assert (lost_digits(rounded, faces, torch.float64) is None) == (lost is None)
+
+
+def test_whole_numbers_far_from_the_origin_have_lost_nothing():
+    points, faces = icosphere(2).arrays
+    assert lost_digits(np.round(points * 64) + 2.0**19, faces, torch.float64) is None
+
+
+# Helpers --------------------------------------------------------------------------------------------------------------
+
+
+@given(rows=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, -0.0, 1.0])), max_size=12))
+def test_first_of_equal_rows_is_the_first(rows):
+    table = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    assert first_of_equal_rows(table).tolist() == [rows.index(row) for row in rows]
+
+
+@pytest.mark.parametrize("values", ["vertices", None, [[1, 2], [3]], np.array([{}, {}]), {1: 2}, 10**400])
+def test_what_is_no_array_of_numbers_is_refused(values):
+    with pytest.raises(DomainError, match="vertices must be an array or tensor of numbers, not this"):
+        as_tensor(values, "vertices")
+
+
+def test_any_memory_layout_of_numpy_is_taken_and_copied():
+    a = np.arange(6.0).reshape(2, 3)
+    frozen = a.copy()
+    frozen.setflags(write=False)
+    for given_array in (a, a[:, ::-1][:, ::-1], a.astype(">f8"), np.asfortranarray(a), frozen):
+        tensor = as_tensor(given_array, "vertices")
+        assert tensor.tolist() == a.tolist()
+    tensor = as_tensor(a, "vertices")
+    a[0, 0] = 7
+    assert tensor[0, 0] == 0
+    with pytest.raises(DomainError, match=r"must be a dense tensor, not torch\.sparse_coo: convert with \.to_dense"):
+        as_tensor(torch.eye(2).to_sparse(), "vertices")
+
+
 TRIANGLE = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
 
 
@@ -109,6 +254,7 @@ TRIANGLE = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
         (TRIANGLE, np.zeros((0, 3), dtype=np.int64), "no face is left after cleaning"),
         (TRIANGLE[:0], [[0, 1, 2]], "vertices is empty"),
         (TRIANGLE.astype(int), [[0, 1, 2]], "float32 or float64, not"),
+        (np.ones((200, 3)), np.zeros((1, 3), dtype=np.int8), "int8, which ends at 127, but there are 200 points.*int64"),
     ],
 )
 def test_what_has_no_repair_is_refused(vertices, faces, match):

@@ -101,6 +101,12 @@ def test_dtype_is_as_asked(make, dtype):
         (lambda: bumpy(icosphere(0), 1.0), r"amplitude must lie in \[0, 1\), not 1\.0: larger bumps"),
         (lambda: bumpy(icosphere(0), math.nan), r"amplitude must lie in \[0, 1\), not nan"),
         (lambda: bumpy(icosphere(0), 0.1, 0), "bumps must be at least 1, not 0"),
+        (lambda: icosphere(2.0), r"refinements must be an integer, not 2\.0"),
+        (lambda: icosphere(True), "refinements must be an integer, not True"),
+        (lambda: grid("4", 4), "columns must be an integer, not '4'"),
+        (lambda: torus(4, 4.5), r"across must be an integer, not 4\.5"),
+        (lambda: grid(10**5, 10**5), "100000 × 100000 vertices are over the limit of 50000000: ask for fewer"),
+        (lambda: torus(10**5, 10**5), "are over the limit of 50000000"),
     ],
 )
 def test_impossible_shapes_are_refused(make, match):

@@ -336,3 +336,19 @@ def test_values_that_do_not_fit_the_pattern_are_refused(values, match):
     pattern = SparsityPattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2))
     with pytest.raises(DomainError, match=match):
         SparseOperator(pattern, values)
+
+
+def test_to_scipy_is_a_copy():
+    A = SparseOperator.from_entries(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.ones(2, dtype=REAL), (2, 2))
+    copy = A.to_scipy()
+    copy.data[:], copy.indices[:], copy.indptr[:] = 7, 0, 0
+    assert torch.equal(A.matrix(), torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=REAL))
+
+
+def test_changing_the_precision_of_a_complex_operator_keeps_its_imaginary_part():
+    values = torch.tensor([1 + 2j], dtype=COMPLEX)
+    A = SparseOperator.from_entries(torch.tensor([0]), torch.tensor([0]), values, (1, 1))
+    narrow = A.to(torch.float32)
+    assert narrow.values.dtype == torch.complex64
+    assert narrow.values.item() == 1 + 2j
+    assert narrow.to(torch.float64).values.dtype == COMPLEX

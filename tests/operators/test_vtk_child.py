@@ -1,0 +1,53 @@
+"""What the child hands over, without VTK: cells cut up, arrays written, messages found."""
+
+import io
+
+import numpy as np
+import pytest
+
+from operators.vtk_child import first_message, polygons, write
+
+
+def cells(*lists):
+    return np.cumsum([0, *map(len, lists)]), np.array([corner for one in lists for corner in one], np.int64)
+
+
+def test_polygons_pixels_and_strips():
+    types = np.array([5, 8, 6, 3, 9, 7])
+    sizes, corners = polygons(types, *cells([0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1], [4, 5, 6, 7], [1, 2, 3, 4, 5]))
+    found = [part.tolist() for part in np.split(corners, np.cumsum(sizes)[:-1])]
+    plain = [[0, 1, 2], [4, 5, 6, 7], [1, 2, 3, 4, 5]]
+    assert found == [*plain, [0, 1, 3, 2], [0, 1, 2], [2, 1, 3], [2, 3, 4]]
+
+
+def test_no_cells_give_no_polygons():
+    sizes, corners = polygons(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    assert len(sizes) == len(corners) == 0
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 99], [0, 5, 3], [2, 3, 6]])
+def test_offsets_that_do_not_fit_are_no_polygons(offsets):
+    with pytest.raises((IndexError, ValueError)):
+        polygons(np.array([5, 5]), np.array(offsets), np.arange(6))
+
+
+def test_arrays_are_written_as_counts_positions_sizes_corners():
+    file = io.BytesIO()
+    write(file, np.arange(6, dtype=np.float32).reshape(2, 3), np.array([3]), np.array([0, 1, 1]))
+    data = file.getvalue()
+    assert np.frombuffer(data, np.int64, 3).tolist() == [2, 1, 3]
+    assert np.frombuffer(data, np.float64, 6, 24).tolist() == list(range(6))
+    assert np.frombuffer(data, np.int64, 4, 72).tolist() == [3, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\x1b[31m( 0.1s) [ABC] vtkReader.cxx:12 ERR| vtkReader (0x55d): Zlib error.\x1b[0m\nnext", "Zlib error."),
+        ("ERROR: In vtkReader.cxx, line 3\nvtkReader (0x7f): Cannot  read", "Cannot read"),
+        ("( 0.1s) [ABC] vtkReader.cxx:12 WARN| Error reading binary data!", "Error reading binary data!"),
+        ("anything\nelse", "anything else"),
+    ],
+)
+def test_the_first_message_is_found(text, message):
+    assert first_message(text) == message
