@@ -18,7 +18,7 @@ class HeatSettings:
     """The settings of `neuralpde run heat`; the text under each is its help."""
 
     train_mesh: tuple[Path, ...] = ()
-    """Surfaces to train on (.ply, .obj, .off, .stl), several after one flag."""
+    """Surfaces to train on (.ply, .obj, .off, .stl, .vtk, .vtu, .vtp), several after one flag."""
     test_mesh: tuple[Path, ...] = ()
     """Surfaces to roll out on; none of them is trained on."""
     clean: bool = False

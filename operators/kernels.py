@@ -4,7 +4,7 @@ Two bilinear maps suffice, because each is the other's derivative (values v of s
 
     product   y_i = Σ_e∈i v_e x_j(e)            sampled   s_e = g_i(e) · x_j(e)
 
-`tests/benchmarks` and `neuralpde bench operators` measure what else torch offers for the same maps.
+`neuralpde bench operators` measures what else torch offers for the same maps.
 """
 
 from __future__ import annotations

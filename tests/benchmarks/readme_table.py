@@ -1,24 +1,63 @@
-"""Print the Markdown table of a run: python tests/benchmarks/readme_table.py runs/heat/table.json"""
+"""Print the Markdown tables of a JSON file that a command wrote: python tests/benchmarks/readme_table.py runs/heat/table.json
+
+Understands what `neuralpde run heat`, `neuralpde bench operators` and `neuralpde bench scale` write with --json.
+"""
 
 import json
 import sys
 from pathlib import Path
 
-COLUMNS = {"nrmse": "NRMSE", "rayleigh_error": "Rayleigh error", "parameters": "parameters", "nfe": "NFE", "seconds": "s"}
+HEAT = {"nrmse": "NRMSE", "rayleigh_error": "Rayleigh error", "parameters": "parameters", "nfe": "NFE", "seconds": "s"}
 
 
 def markdown(record: dict) -> str:
-    """The rows of table `heat` as Markdown, one line a method."""
-    rows = [row for row in record["rows"] if row["table"] == "heat"]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    """The rows as Markdown, one line a method, one table after the other."""
+    tables = {}
+    for row in record["rows"]:
+        tables.setdefault(row["table"], []).append(row)
+    drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale}
+    return "\n\n".join(drawn[name](rows) for name, rows in tables.items() if name in drawn)
+
+
+def heat(rows: list[dict]) -> str:
     value = {(row["method"], row["metric"]): row["value"] for row in rows}
-    lines = ["| method | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "--:|" * len(COLUMNS)]
-    for method in methods:
+    lines = []
+    for method in methods(rows):
         errors = [value[method, metric] for metric in ("nrmse", "rayleigh_error")]
         cells = ["diverged" if error is None else f"{error:.2f}" for error in errors]
         cells += [f"{value[method, 'parameters']:,.0f}", f"{value[method, 'nfe']:,.0f}", f"{value[method, 'seconds']:.1f}"]
-        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([f"`{method}`", *cells])
+    return table(["method", *HEAT.values()], lines)
+
+
+def timings(rows: list[dict]) -> str:
+    """Milliseconds by method and mode, and the ratios below."""
+    timed = [row for row in rows if row["unit"] == "s"]
+    modes = list(dict.fromkeys(row["metric"] for row in timed))
+    value = {(row["method"], row["metric"]): row["value"] for row in timed}
+    lines = []
+    for method in methods(timed):
+        found = [value.get((method, mode)) for mode in modes]
+        lines.append([f"`{method}`", *("–" if each is None else f"{1e3 * each:.1f}" for each in found)])
+    ratios = [f"{row['metric']} {row['value']:.2f}" for row in rows if row["unit"] == "ratio" and "," not in row["metric"]]
+    return table([f"{rows[0]['table']}, ms", *modes], lines) + "\n\n" + "; ".join(ratios)
+
+
+def scale(rows: list[dict]) -> str:
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    unit = {row["metric"]: row["unit"] for row in rows}
+    value = {(row["method"], row["metric"]): row["value"] for row in rows}
+    lines = [[method, *(f"{value[method, metric]:.1f}" for metric in metrics)] for method in methods(rows)]
+    return table(["", *(f"{metric}, {unit[metric]}" for metric in metrics)], lines)
+
+
+def methods(rows: list[dict]) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in rows))
+
+
+def table(header: list[str], lines: list[list[str]]) -> str:
+    rule = "|---|" + "--:|" * (len(header) - 1)
+    return "\n".join(["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 if __name__ == "__main__":
