@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from operators.checks import DomainError
+
 with warnings.catch_warnings():
     # torch says once in a process that its CSR tensors are in beta; users of ours never meet one.
     warnings.simplefilter("ignore", UserWarning)
@@ -232,6 +234,9 @@ def segment_sum(y: Tensor, index: Tensor, pointers: Tensor, order: Tensor | None
 class _RowSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, at: Entries) -> Tensor:
+        # Checked here, where torch.func.vmap has unwrapped the batch.
+        if not bool(torch.isfinite(logits).all()):
+            raise DomainError("attention logits are not finite: the state or the attention weights have diverged")
         wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         if wide.numel() == 0:
             return logits.clone()
@@ -275,7 +280,11 @@ def _softmax_slope(share: Tensor, tangent: Tensor, at: Entries) -> Tensor:
 
 
 def row_softmax(logits: Tensor, at: Entries) -> Tensor:
-    """exp(s_e) / Σ over the row of e, (..., E) → (..., E); finite logits of any size. Half precision computes in float32."""
+    """exp(s_e) / Σ over the row of e, (..., E) → (..., E); finite logits of any size. Half precision computes in float32.
+
+    Raises:
+        DomainError: a logit is not finite (not checked inside torch.compile).
+    """
     if torch.compiler.is_compiling():
         rows = at.row.expand(logits.shape)
         empty = logits.new_zeros(*logits.shape[:-1], at.crow.numel() - 1)

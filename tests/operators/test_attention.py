@@ -175,3 +175,11 @@ def test_bad_sizes_and_fields_are_refused():
         ScaledDotProduct(L, 1)(torch.ones(11, 1, dtype=torch.float64))
     with pytest.raises(FieldError, match="nothing is converted silently"):
         ScaledDotProduct(L, 1)(torch.ones(12, 1))
+
+
+def test_vmap_over_states_is_the_batch():
+    L = robust_laplacian(icosphere(1))
+    diffusivity = ScaledDotProduct(L, 2, heads=2)
+    torch.nn.init.normal_(diffusivity.query.weight)
+    x = torch.randn(3, 42, 2, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(lambda state: diffusivity(state) @ state)(x), diffusivity(x) @ x)
