@@ -90,8 +90,8 @@ class _Solve:
     def callback_step_adjoint(self, t: Tensor, packed: object, dt: Tensor) -> None:
         if not (t + dt > t and t - dt < t):
             raise SolveError(
-                f"the backward solve of Adjoint stopped at t = {float(t.detach()):.6g}: its step became too small to matter. "
-                "Diffusion cannot be solved backwards stably: use gradient=Direct()",
+                f"the backward solve of Adjoint stopped at t = {float((self.start + t).detach()):.6g}: its step became too small "
+                "to matter. Diffusion cannot be solved backwards stably: use gradient=Direct()",
                 Status.DIVERGED,
             )
 
@@ -110,10 +110,11 @@ class _Solve:
         self.stats.rejected += 1
 
     def run(self, t: Tensor) -> Solution:
-        if not t.requires_grad:
-            self.start = t[0]
+        # Detached, it only moves the origin: the gradient in t flows through t − start.
+        self.start = t[0].detach()
         try:
-            packed = self._with_adjoint(t) if isinstance(self.solver.gradient, Adjoint) else self._direct(t)
+            gradient = self.solver.gradient
+            packed = self._with_adjoint(t, gradient) if isinstance(gradient, Adjoint) else self._direct(t)
         except SolveError as error:
             error.solution = self._reached_states(t, error.status)
             raise
@@ -137,9 +138,8 @@ class _Solve:
         )
         return packed
 
-    def _with_adjoint(self, t: Tensor) -> Tensor:
-        solver, gradient = self.solver, self.solver.gradient
-        assert isinstance(gradient, Adjoint)
+    def _with_adjoint(self, t: Tensor, gradient: Adjoint) -> Tensor:
+        solver = self.solver
         if getattr(self.f, "dissipative", False):
             warnings.warn(
                 f"Adjoint solves {type(self.f).__name__} backwards in time, and it is dissipative, so that solve is "

@@ -67,8 +67,8 @@ def products(angle: float, tol: float) -> tuple[int, int]:
     """The pair (s, m) with the fewest products s·m such that the Taylor remainder of exp over angle/s is below tol/s."""
     if angle == 0:
         return 1, 1  # The one product carries the gradient of G.
-    best: tuple[int, int] | None = None
     least, most = max(1, math.ceil(angle / 8)), max(1, math.ceil(angle))
+    pairs = []
     for pieces in range(least, most + 1, 1 + (most - least) // 64):
         theta = angle / pieces
         # Beyond θ = 8 the terms grow before they shrink, and float32 loses the digits they cancel.
@@ -79,8 +79,6 @@ def products(angle: float, tol: float) -> tuple[int, int]:
             if term_next / (1 - min(0.99, theta / (order + 2))) <= tol / pieces:
                 break
             term = term_next
-        if best is None or pieces * order < best[0] * best[1]:
-            best = (pieces, order)
-    assert best is not None
-    return best
+        pairs.append((pieces, order))
+    return min(pairs, key=lambda pair: pair[0] * pair[1])
 

@@ -58,9 +58,10 @@ class Scale:
 def bench_scale(settings: ScaleBench) -> list[Row]:
     """Measure every size, print the table, write the JSON, and return the rows."""
     console = Console()
-    table = Table(title="One process from file to gradient", box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("vertices", *(f"{stage}, s" for stage in STAGES), "peak, GiB", "kB a vertex beyond start"):
-        table.add_column(column, justify="right")
+    table = Table(title="One process from file to gradient", box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for column in ("vertices", *(f"{stage}, s" for stage in STAGES), "peak, GiB", "kB per vertex"):
+        # Words wrap on a narrow terminal, numbers are never cut.
+        table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
     rows = []
     with TemporaryDirectory() as folder:
         for vertices in settings.vertices:
@@ -71,7 +72,8 @@ def bench_scale(settings: ScaleBench) -> list[Row]:
             name = f"{scale.vertices} vertices"
             rows += [Row("scale", name, stage, s, "s") for stage, s in zip(STAGES, scale.seconds, strict=True)]
             rows.append(Row("scale", name, "peak", scale.peak, "GiB"))
-            rows.append(Row("scale", name, "peak per vertex", each, "kB"))
+            rows.append(Row("scale", name, "peak per vertex", each, "kB", note="beyond what the process held at its start"))
+    table.caption = "kB per vertex: beyond what the process held at its start"
     console.print(table)
     console.print(machine())
     if settings.json is not None:

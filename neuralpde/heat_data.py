@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -117,8 +118,7 @@ def simulate(laplacian: Laplacian, dt: float, start: Tensor, truth: Truth) -> Te
     with torch.no_grad():
         if truth is Truth.SURFACE:
             solution = integrate(Heat(laplacian), start, times, BackwardEuler(dt=dt / STEPS_A_FRAME))
-            assert isinstance(solution.x, Tensor)
-            return solution.x.transpose(0, 1).contiguous()
+            return cast(Tensor, solution.x).transpose(0, 1).contiguous()
         frames = [start]
         for _ in range(FRAMES - 1):
             frames.append(frames[-1] - dt * laplacian(frames[-1]))

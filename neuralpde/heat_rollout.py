@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -82,11 +82,11 @@ def rollout_of(
             if error.solution is None:
                 raise
             solution = error.solution
-        assert isinstance(solution.x, Tensor)
+        x = cast(Tensor, solution.x)
         # Float32 sums over n nodes and hundreds of products, and the adaptive solver's own tolerance.
         tolerance = 3e-5 + 20 * float(getattr(view.solver, "rtol", 0.0))
-        checks = check_invariants(view.rhs.invariants, solution.x, tolerance)
-        return _to_length(view.decode(solution.x), len(t)), solution.stats.nfe, checks
+        checks = check_invariants(view.rhs.invariants, x, tolerance)
+        return _to_length(view.decode(x), len(t)), solution.stats.nfe, checks
 
     return roll
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from operators.checks import real_dtype
 from operators.domains import Graph, TriangleMesh
 
-__all__ = ["aspect", "assert_within", "fields", "graphs", "meshes", "roundoff"]
+__all__ = ["aspect", "assert_within", "damaged_meshes", "fields", "graphs", "meshes", "roundoff"]
 
 Floats = NDArray[np.float64]
 Faces = NDArray[np.int64]
@@ -37,6 +37,10 @@ _BASES: dict[str, tuple[list[tuple[float, float, float]], list[tuple[int, int, i
     ),
     "tetrahedron": ([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)], [(0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3)]),
     "bow-tie": ([(0, 0, 0), (1, 0, 0), (1, 1, 0), (-1, 0, 0), (-1, -1, 0)], [(0, 1, 2), (0, 3, 4)]),
+    "three faces at one edge": (
+        [(0, 0, 0), (0, 0, 1), (1, 0, 0), (-1, 1, 0.5), (-1, -1, 0.25)],
+        [(0, 1, 2), (0, 1, 3), (1, 0, 4)],
+    ),
     "five faces at one edge": (
         [(0, 0, 0), (0, 0, 1), (1, 0, 0), (-1, 1, 0.5), (-1, -1, 0.25), (0.5, 1, -0.25), (0.25, -1.5, 0.75)],
         [(0, 1, 2), (0, 1, 3), (1, 0, 4), (0, 1, 5), (1, 0, 6)],
@@ -78,26 +82,29 @@ def graphs(
     draw: st.DrawFn,
     *,
     min_nodes: int = 1,
-    max_nodes: int = 9,
+    max_nodes: int = 12,
     weights: Sequence[str] = ("ones", "dyadic", "wide"),
     simple: bool = False,
+    directed: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> Graph:
     """Undirected graphs: isolated nodes, several components, and (unless `simple`) self-loops and repeated edges.
 
-    Edges are drawn as a list of pairs, so shrinking removes edges. `weights` names "ones", "dyadic" (multiples of ⅛,
-    zero included, whose sums are exact) and "wide" (1e-6 to 1e6).
+    Edges are drawn as a list of pairs, so shrinking removes edges; paths, stars, complete and bipartite graphs, and unions
+    of two, come besides. `weights` names "ones", "dyadic" (multiples of ⅛, zero included, whose sums are exact) and "wide"
+    (1e-6 to 1e6). `directed`: each edge in one direction only, unless it is drawn in both.
     """
     n = draw(st.integers(min_nodes, max_nodes), label="nodes")
     ends = st.tuples(st.integers(0, n - 1), st.integers(0, n - 1))
     pairs = draw(st.one_of(st.lists(ends, max_size=2 * n), st.sampled_from(_named_graphs(n))), label="edges")
     if simple:
-        pairs = sorted({(min(p), max(p)) for p in pairs if p[0] != p[1]})
+        pairs = sorted({p if directed else (min(p), max(p)) for p in pairs if p[0] != p[1]})
     weight = draw(
         st.sampled_from(list(weights)).flatmap(lambda kind: _lists(_WEIGHTS[kind], len(pairs))), label="weights"
     )
     both = [(i, j, w) for (i, j), w in zip(pairs, weight, strict=True)]
-    both += [(j, i, w) for i, j, w in both if i != j]
+    if not directed:
+        both += [(j, i, w) for i, j, w in both if i != j]
     both = draw(st.permutations(both), label="order") if len(both) < 12 else both
     index = torch.tensor([[i for i, _, _ in both], [j for _, j, _ in both]], dtype=torch.int64)
     return Graph(index.reshape(2, -1), n, torch.tensor([w for _, _, w in both], dtype=dtype))
@@ -129,6 +136,35 @@ def meshes(
     if dtype == torch.float64:
         points = (points + offset) * 2.0**scale
     return TriangleMesh(torch.from_numpy(points).to(dtype), torch.from_numpy(faces))
+
+
+@st.composite
+def damaged_meshes(draw: st.DrawFn) -> tuple[TriangleMesh, Floats, Faces, dict[str, int]]:
+    """A valid mesh, and vertices and faces that become it again if a list of damages is taken back, counted by kind.
+
+    "split": a corner of a face is a vertex of its own at the same place; "repeat": a face names a vertex twice; "flat": a
+    face without area; "duplicate": a face again, turned or turned over; "stray": a vertex without a face. With none
+    drawn the arrays are the mesh, so shrinking ends there.
+    """
+    mesh = draw(meshes(slivers=False))
+    points, faces = mesh.arrays[0].copy(), mesh.arrays[1].copy()
+    added = dict.fromkeys(["split", "repeat", "flat", "duplicate", "stray"], 0)
+    for defect, which in draw(st.lists(st.tuples(st.sampled_from(list(added)), st.integers(0, 99)), max_size=6), label="damage"):
+        added[defect] += 1
+        corner, face = faces[which % len(faces), which % 3], mesh.faces[which % len(mesh.faces)].numpy()
+        if defect == "split":
+            points = np.concatenate([points, points[corner][None]])
+            faces[which % len(faces), which % 3] = len(points) - 1
+        elif defect == "repeat":
+            faces = np.concatenate([faces, [[face[0], face[1], face[0]]]])
+        elif defect == "flat":
+            points = np.concatenate([points, (points[face[0]] * 0.75 + points[face[1]] * 0.25)[None]])
+            faces = np.concatenate([faces, [[face[0], face[1], len(points) - 1]]])
+        elif defect == "duplicate":
+            faces = np.concatenate([faces, np.roll(face, which)[None] if which % 2 else face[::-1][None]])
+        else:
+            points = np.concatenate([points, points[:1] + np.array([0, 0, 37 + len(points)])])
+    return mesh, points, faces, added
 
 
 @st.composite
@@ -166,10 +202,17 @@ def _lists(elements: st.SearchStrategy[float], size: int) -> st.SearchStrategy[l
 
 
 def _named_graphs(n: int) -> list[list[tuple[int, int]]]:
+    half = n // 2
+    halves = zip(_connected(half), _connected(n - half), strict=True)
+    unions = [one + [(i + half, j + half) for i, j in other] for one, other in halves]
+    return [[], *_connected(n), *unions]
+
+
+def _connected(n: int) -> list[list[tuple[int, int]]]:
     star, path = [(0, i) for i in range(1, n)], [(i, i + 1) for i in range(n - 1)]
     complete = [(i, j) for i in range(n) for j in range(i)]
     bipartite = [(i, j) for i in range(0, n, 2) for j in range(1, n, 2)]
-    return [[], path, star, complete, bipartite]
+    return [path, star, complete, bipartite]
 
 
 def _edits(planar: bool, slivers: bool) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -181,6 +224,7 @@ def _edits(planar: bool, slivers: bool) -> st.SearchStrategy[tuple[Any, ...]]:
         st.tuples(st.just("move"), which, st.tuples(eighths, eighths, depth)),
         st.tuples(st.just("sliver"), which, thin),
         st.tuples(st.just("flip"), which),
+        st.tuples(st.just("detach"), which),
         st.tuples(st.just("copy"), st.integers(4, 9)),
     )
 
@@ -201,6 +245,12 @@ def _edited(points: Floats, faces: Faces, edit: tuple[Any, ...]) -> tuple[Floats
         flipped = faces.copy()
         flipped[which] = flipped[which, ::-1]
         return points, flipped
+    if kind == "detach":
+        # A component of its own, if every corner has another face to stay with.
+        n, rest = len(points), np.delete(faces, which, axis=0)
+        if not np.isin(faces[which], rest).all():
+            return points, faces
+        return np.concatenate([points, points[faces[which]] + np.array([-8, 0, 0])]), np.concatenate([rest, [[n, n + 1, n + 2]]])
     a, b, c = faces[which]
     thin = edit[2] if kind == "sliver" else 1 / 3
     new = points[a] * thin + points[b] * (1 - thin) / 2 + points[c] * (1 - thin) / 2

@@ -2,6 +2,7 @@
 
 from operators.attention import ScaledDotProduct
 from operators.batch import Batch, batch, block_diagonal
+from operators.boundary import BoundaryLoop, boundary_edges, boundary_loops, boundary_vertices
 from operators.cache import Cache
 from operators.cg import AMG, ConjugateGradient, Constants, Jacobi
 from operators.chebyshev import ChebyshevFilter, chebyshev_filter, cosine, exponential, resolvent, sine
@@ -53,7 +54,6 @@ from operators.sparse import SparseOperator, sampled_product, sparse_product
 from operators.spectrum import Eigenpairs, eigenpairs
 from operators.stencils import Stencil, least_squares_gradient, least_squares_laplacian
 from operators.surface import cotangent_laplacian, robust_laplacian
-from operators.topology import BoundaryLoop, boundary_edges, boundary_loops, boundary_vertices
 from operators.unitary import SkewHermitian, UnitaryGenerator, pad_channels, taylor_remainder
 
 __all__ = [

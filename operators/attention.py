@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from operators import kernels
-from operators.checks import DomainError, check_field
+from operators.checks import DomainError, FieldError, check_field
 from operators.laplacian import Laplacian, adjacency_of
 from operators.operator import Movable
 from operators.pattern import SparsityPattern
@@ -47,9 +47,14 @@ class ScaledDotProduct(Movable):
         return self.edges.rate
 
     def forward(self, x: Tensor) -> SparseOperator:
-        """The diffusivity at x (..., n, c): a row-stochastic (n, n) operator, one per batch member."""
+        """The diffusivity at x (..., n, c): a row-stochastic (n, n) operator, one per batch member. Raises FieldError."""
         pattern = self.edges.pattern
         check_field(x, pattern.shape[0], self.edges.log_weight.dtype, self.edges.log_weight.device)
+        if x.shape[-1] != self.key.in_features or x.is_complex():
+            raise FieldError(
+                f"this attention reads {self.key.in_features} real channels, not {x.shape[-1]} of {x.dtype}: build it with as "
+                "many as the field has; a complex field has twice as many, torch.view_as_real(x).flatten(-2)"
+            )
         key, query = (f(x).reshape(*x.shape[:-1], self.heads, self.width).movedim(-2, 0) for f in (self.key, self.query))
         score = sampled_product(key / math.sqrt(self.width), query, pattern)
         return SparseOperator(pattern, row_softmax(score + self.edges.log_weight, pattern).mean(0))
@@ -59,8 +64,10 @@ def row_softmax(logits: Tensor, pattern: SparsityPattern) -> Tensor:
     """exp(s_e) / Σ over the row of e, for logits (..., E) in the pattern's order; exact for any finite logits.
 
     Raises:
-        DomainError: a logit is not finite.
+        FieldError: another shape, or no real numbers. DomainError: a logit is not finite.
     """
+    if not logits.is_floating_point() or logits.shape[-1:] != (pattern.nnz,):
+        raise FieldError(f"logits must be floating point of shape (..., {pattern.nnz}), not {logits.dtype} {tuple(logits.shape)}")
     return kernels.row_softmax(logits, pattern.entries)
 
 

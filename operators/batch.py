@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from operators.checks import DomainError, FieldError
+from operators.checks import DomainError, FieldError, as_field
 from operators.domains import Domain, Graph, PointCloud, TriangleMesh
 from operators.laplacian import Laplacian
 from operators.sparse import SparseOperator
@@ -32,7 +32,7 @@ class Batch(Generic[D]):
     @cached_property
     def pointers(self) -> Tensor:
         """Where each member's nodes begin, and N, (k + 1,): member i holds pointers[i]:pointers[i + 1]."""
-        return torch.tensor([0, *self.sizes]).cumsum(0)
+        return torch.tensor([0, *self.sizes], device=self.union.device).cumsum(0)
 
     @property
     def sizes(self) -> list[int]:
@@ -42,14 +42,11 @@ class Batch(Generic[D]):
     @property
     def member_of_node(self) -> Tensor:
         """The member that every node of the union belongs to, (N,): PyG's `batch`."""
-        return torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.sizes))
+        return torch.repeat_interleave(self.pointers.diff())
 
     def split(self, x: Tensor) -> list[Tensor]:
         """The members' parts of a field on the union, as views; (..., N, c) → (..., nᵢ, c)."""
-        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[-2] != self.union.num_nodes:
-            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise FieldError(f"field must have shape (..., {self.union.num_nodes}, c) to be split, not {shape}")
-        return list(torch.split(x, self.sizes, dim=-2))
+        return list(torch.split(as_field(x, self.union.num_nodes), self.sizes, dim=-2))
 
     def join(self, fields: Sequence[Tensor]) -> Tensor:
         """Fields on the members as one on the union; (..., nᵢ, c) each → (..., N, c)."""
@@ -67,12 +64,15 @@ class Batch(Generic[D]):
         """
         return batch([build(member) for member in self.members])
 
-    def to(self, target: torch.device | str | torch.dtype) -> Batch[D]:
-        """A copy on another device or in another precision."""
-        return Batch(tuple(member.to(target) for member in self.members), self.union.to(target))
+    def to(self, *targets: torch.device | str | torch.dtype) -> Batch[D]:
+        """A copy on another device, in another precision, or both."""
+        return Batch(tuple(member.to(*targets) for member in self.members), self.union.to(*targets))
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __getitem__(self, index: int) -> D:
+        return self.members[index]
 
 
 def batch(domains: Sequence[D]) -> Batch[D]:
@@ -84,12 +84,15 @@ def batch(domains: Sequence[D]) -> Batch[D]:
     Raises:
         DomainError: nothing to join, or domains of different kind, dimension, precision or device.
     """
+    if isinstance(domains, Domain):
+        raise DomainError(f"a batch is made of a list of domains, not of one {type(domains).__name__}: use [domain]")
     members = tuple(domains)
     if not members:
         raise DomainError("a batch needs at least one domain")
     kinds = {type(member) for member in members}
-    if len(kinds) > 1:
-        raise DomainError(f"a batch needs domains of one kind, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+    if len(kinds) > 1 or not isinstance(members[0], Domain):
+        told = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise DomainError(f"a batch needs domains of one kind, not {told} (Laplacians are joined by block_diagonal)")
     # Members are valid, and so is their union; vertices of two members that coincide are no seam.
     return Batch(members, members[0]._with(**_union(members)))
 

@@ -105,6 +105,8 @@ class Cache:
             return stored
         result = {}
         for name, tensor in compute().items():
+            if name.endswith(COMPLEX):
+                raise ValueError(f"the result {name!r} ends in {COMPLEX!r}, which marks complex tensors here: call it otherwise")
             if tensor.requires_grad:
                 raise ValueError(
                     f"the result {name!r} requires a gradient, which a cache would lose: compute it without the cache"
@@ -124,15 +126,20 @@ class Cache:
         return f"{readable}-{digest.hexdigest()}"
 
     def laplacian(self, build: Callable[[Any], Laplacian], domain: Domain) -> Laplacian:
-        """build(domain), from the cache if it is there; `build` is a function such as `robust_laplacian`, or a partial of one."""
+        """build(domain), from the cache if it is there; `build` is a function of `operators`, or a partial of one.
+
+        Raises:
+            ValueError: a function of your own, or an input that requires a gradient.
+        """
         function, settings = build, []
         while isinstance(function, functools.partial):
             settings.append([list(function.args), dict(function.keywords)])
             function = function.func
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '<object>')}"
-        if "<" in name:
+        if not name.startswith("operators.") or "<" in name:
             raise ValueError(
-                f"the cache knows a Laplacian by the name of its function, and {name} has none: pass a named function"
+                f"the cache knows a Laplacian by the name of its function and the version of this library, which do not tell "
+                f"when {name} changes: use get(kind, inputs, compute, version=...) for a function of your own"
             )
         fields = {field.name: getattr(domain, field.name) for field in dataclasses.fields(domain)}  # type: ignore[arg-type]
         inputs = {"build": name, "settings": settings, "domain": type(domain).__name__, **fields}
@@ -236,7 +243,7 @@ def _canonical(value: Any, name: str) -> Iterator[bytes]:
     elif isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             raise TypeError(f"{name} is an array of Python objects, which have no bytes to hash: give numbers")
-        yield _piece("array", f"{value.dtype.str} {value.shape}".encode())
+        yield _piece("array", f"{value.dtype.descr} {value.shape}".encode())
         yield np.ascontiguousarray(value).tobytes()
     elif value is None or isinstance(value, (bool, int, str)):
         yield _piece(type(value).__name__, str(value).encode())
@@ -248,8 +255,8 @@ def _canonical(value: Any, name: str) -> Iterator[bytes]:
             yield from _canonical(item, f"{name}[{place}]")
     elif isinstance(value, Mapping):
         yield _piece("mapping", str(len(value)).encode())
-        for key in sorted(value):
-            yield _piece("key", str(key).encode())
+        for key in sorted(value, key=repr):
+            yield from _canonical(key, f"the key {key!r} of {name}")
             yield from _canonical(value[key], f"{name}[{key!r}]")
     else:
         raise TypeError(f"{name} is a {type(value).__name__}, which has no canonical bytes: give tensors, numbers or strings")

@@ -189,6 +189,8 @@ class ConjugateGradient:
         if torch.is_grad_enabled():
             _check_captured(operator, b, named)
         start = None if guess is None else guess.detach()
+        if start is not None:
+            check_field(start, operator.shape[0], operator.dtype, operator.device, "guess")
         x: Tensor = _Solve.apply(b, self, operator, start, tuple(named), *named.values())  # type: ignore[no-untyped-call]
         return x if self.kernel is None else self.kernel.remove(x)
 

@@ -61,6 +61,7 @@ class ChebyshevFilter(Operator):
         return self.coefficients.shape[0] - 1
 
     def forward(self, x: Tensor) -> Tensor:
+        """p(L) x. Raises DomainError if the interval does not contain the spectrum (not checked inside torch.compile)."""
         c = self.coefficients
         if c.ndim == 2 and x.shape[-1] != c.shape[1]:
             raise FieldError(
@@ -128,14 +129,8 @@ def exponential(
         return 2 * peak * float(ive(k, z)) / (1 - ratio)
 
     degree = _degree(tail, peak, L, tolerance) + 2 * t.requires_grad
-    return _interpolated(
-        L,
-        lambda x: torch.exp(-torch.tensordot(x, t, 0)),
-        degree,
-        (a, b),
-        2 * tail(degree),
-        partial(exponential, t=t, tolerance=tolerance),
-    )
+    recipe = partial(exponential, t=t, tolerance=tolerance)
+    return _interpolated(L, lambda x: torch.exp(-torch.tensordot(x, t, 0)), degree, (a, b), 2 * tail(degree), recipe)
 
 
 def cosine(
@@ -155,14 +150,8 @@ def cosine(
         return 2 * size / (1 - ratio**2) if ratio < 1 else math.inf
 
     degree = _degree(tail, 1.0, L, tolerance) + 2 * t.requires_grad
-    return _interpolated(
-        L,
-        lambda x: torch.cos(torch.tensordot(x.sqrt(), t, 0)),
-        degree,
-        (a, b),
-        2 * tail(degree),
-        partial(cosine, t=t, tolerance=tolerance),
-    )
+    recipe = partial(cosine, t=t, tolerance=tolerance)
+    return _interpolated(L, lambda x: torch.cos(torch.tensordot(x.sqrt(), t, 0)), degree, (a, b), 2 * tail(degree), recipe)
 
 
 def sine(
@@ -182,14 +171,12 @@ def sine(
         return 4 / math.sqrt(b) * size / (1 - ratio**2) ** 2 if ratio < 1 else math.inf
 
     degree = _degree(tail, longest, L, tolerance) + 2 * t.requires_grad
-    return _interpolated(
-        L,
-        lambda x: t * torch.sinc(torch.tensordot(x.sqrt(), t, 0) / math.pi),
-        degree,
-        (a, b),
-        2 * tail(degree),
-        partial(sine, t=t, tolerance=tolerance),
-    )
+    f = partial(_sine_over_root, t)
+    return _interpolated(L, f, degree, (a, b), 2 * tail(degree), partial(sine, t=t, tolerance=tolerance))
+
+
+def _sine_over_root(t: Tensor, x: Tensor) -> Tensor:
+    return t * torch.sinc(torch.tensordot(x.sqrt(), t, 0) / math.pi)
 
 
 def resolvent(
@@ -220,14 +207,8 @@ def resolvent(
     degree = _degree(tail, 1 / least, L, tolerance)
     # ∂f/∂s = −λ f² has a double pole, so its coefficients fall more slowly, like k ρ⁻ᵏ.
     degree += (2 + degree // 8) * s.requires_grad
-    return _interpolated(
-        L,
-        lambda x: 1 / (1 + torch.tensordot(x, s, 0)),
-        degree,
-        (a, b),
-        2 * tail(degree),
-        partial(resolvent, s=s, tolerance=tolerance),
-    )
+    recipe = partial(resolvent, s=s, tolerance=tolerance)
+    return _interpolated(L, lambda x: 1 / (1 + torch.tensordot(x, s, 0)), degree, (a, b), 2 * tail(degree), recipe)
 
 
 def chebyshev_filter(
@@ -284,10 +265,29 @@ class _Polynomial(torch.autograd.Function):
     """y = Σ c_k T_k(S) x, or with S's plain transpose; linear in x and in c, so it is its own second order too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, c: Tensor, operator: Operator, interval: tuple[float, float], transposed: bool) -> Tensor:
-        ctx.save_for_backward(x, c)
-        ctx.rest = operator, interval, transposed
+    def forward(x: Tensor, c: Tensor, operator: Operator, interval: tuple[float, float], transposed: bool) -> Tensor:
         return _combine(_terms(_Transpose(operator, x) if transposed else operator, x, interval, c.shape[0] - 1), c)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, c, *ctx.rest = inputs
+        ctx.save_for_backward(x, c)
+        ctx.save_for_forward(x, c)
+
+    @staticmethod
+    def jvp(ctx: Any, d_x: Tensor | None, d_c: Tensor | None, *_: None) -> Tensor:
+        x, c = ctx.saved_tensors
+        pairs = [(one, two) for one, two in ((d_x, c), (x, d_c)) if one is not None and two is not None]
+        return torch.stack([_Polynomial.apply(*pair, *ctx.rest) for pair in pairs]).sum(0)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, c: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        x_dim, c_dim = in_dims[:2]
+        if c_dim is None:
+            return _Polynomial.apply(x.movedim(x_dim or 0, 0), c, *rest), 0  # type: ignore[no-untyped-call]
+        fields = [x] * info.batch_size if x_dim is None else x.movedim(x_dim, 0)
+        pairs = zip(fields, c.movedim(c_dim, 0), strict=True)
+        return torch.stack([_Polynomial.apply(one, weights, *rest) for one, weights in pairs]), 0  # type: ignore[no-untyped-call]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
@@ -308,13 +308,16 @@ class _Overlaps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, g: Tensor, shape: torch.Size, operator: Operator, interval: tuple[float, float], transposed: bool
+        x: Tensor, g: Tensor, shape: torch.Size, operator: Operator, interval: tuple[float, float], transposed: bool
     ) -> Tensor:
-        ctx.save_for_backward(x, g)
-        ctx.rest = shape, operator, interval, transposed
         acting = _Transpose(operator, x) if transposed else operator
         dims = tuple(range(x.ndim - 1)) if len(shape) == 2 else tuple(range(x.ndim))
         return torch.stack([(term.conj() * g).sum(dims) for term in _terms(acting, x, interval, shape[0] - 1)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, g, *ctx.rest = inputs
+        ctx.save_for_backward(x, g)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
@@ -355,6 +358,29 @@ def _terms(operator: Callable[[Tensor], Tensor], x: Tensor, interval: tuple[floa
     for _ in range(degree - 1):
         before, now = now, (operator(now) - centre * now) * (2 * scale) - before
         yield now
+    if isinstance(operator, Operator):
+        _check_contained(operator, interval, x, now, degree)
+
+
+def _check_contained(operator: Operator, interval: tuple[float, float], x: Tensor, last: Tensor, degree: int) -> None:
+    """Refuse a result that an interval without the whole spectrum spoils: within it |T_K| ≤ 1, beyond it T_K explodes.
+
+    Where T_K(S) x stays small, so does the error: about the same factor times the tail, if f is smooth beyond the end.
+    """
+    if x.numel() == 0 or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(last):
+        return
+    with torch.no_grad():
+        peak = x.abs().amax(dim=(-2, -1), keepdim=True)
+        unit = torch.where(peak > 0, peak, 1.0)
+        size, grown = (operator.inner(y / unit, y / unit).real.sqrt() for y in (x, last))
+        # Round-off of the bound and of L moves an eigenvalue by some u beyond the end.
+        limit = 2 * math.cosh(min(4 * degree * math.sqrt(torch.finfo(x.dtype).eps / 2), 80.0))
+        if bool((torch.isfinite(size) & ~(grown <= limit * size)).any()):
+            raise DomainError(
+                f"the spectrum reaches beyond the interval ({interval[0]:.6g}, {interval[1]:.6g}), where the polynomial "
+                f"explodes: if {type(operator).__name__} has changed since, build the filter anew; if you gave an interval, "
+                "take (0, 1.00001 * laplacian.largest_eigenvalue()); or the operator is not self-adjoint"
+            )
 
 
 def _combine(terms: Any, c: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,11 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
     return {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(dtype, dtype)
 
 
+def is_integer(value: object) -> bool:
+    """Whether this is an integer of Python or NumPy, and no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def as_points(values: object, name: str, columns: tuple[int, ...] | None = None) -> Tensor:
     """Check coordinates of shape (n, d): float32 or float64, finite, at least one row, of a sane magnitude."""
     points = torch.as_tensor(values)
@@ -44,7 +50,8 @@ def as_points(values: object, name: str, columns: tuple[int, ...] | None = None)
     limit = 1e15 if points.dtype == torch.float32 else 1e60
     if size > limit or 0 < size < 1 / limit:
         raise DomainError(
-            f"{name} reach {size:.1e}, beyond what {points.dtype} geometry can hold (1e±{limit:.0e}): change the unit of length"
+            f"{name} reach {size:.1e}, beyond what {points.dtype} geometry can hold ({1 / limit:.0e} to {limit:.0e}): "
+            "change the unit of length"
         )
     return points
 
@@ -57,7 +64,10 @@ def as_index(values: object, name: str, rows: int | None, columns: int | None, u
     index = index.to(torch.int64)
     expected = ("n" if rows is None else rows, "n" if columns is None else columns)
     if index.ndim != 2 or any(isinstance(e, int) and e != s for e, s in zip(expected, index.shape, strict=False)):
-        hint = " (triangulate polygons first)" if name == "faces" else ""
+        if index.ndim == 2 and all(isinstance(e, str) or e == s for e, s in zip(expected, index.shape[::-1], strict=True)):
+            hint = ": pass its transpose, .T"
+        else:
+            hint = " (triangulate polygons first)" if name == "faces" else ""
         raise DomainError(f"{name} must have shape {expected}, not {tuple(index.shape)}{hint}".replace("'", ""))
     if index.numel():
         low, high = int(index.min()), int(index.max())
@@ -81,13 +91,25 @@ def check_finite(values: Tensor, name: str) -> None:
         )
 
 
-def check_field(x: object, n: int, dtype: torch.dtype, device: torch.device, name: str = "field") -> None:
-    """Check that x is a field (..., n, c) of the operator's precision and device."""
+def check_no_gradient(points: Tensor, user: str) -> None:
+    """Raise if `user`, which is not differentiable, would lose the gradient of these points without a word."""
+    if points.requires_grad and torch.is_grad_enabled():
+        raise DomainError(f"{user} has no gradient in the points: call it under torch.no_grad(), or on detached ones")
+
+
+def as_field(x: object, n: int, name: str = "field") -> Tensor:
+    """Check that x is a field (..., n, c), of any precision and on any device."""
     if not isinstance(x, Tensor):
         raise FieldError(f"{name} must be a torch.Tensor of shape (..., {n}, c), not {type(x).__name__}")
     if x.ndim < 2 or x.shape[-2] != n:
         hint = ": add a channel axis with x[..., None]" if x.ndim >= 1 and x.shape[-1] == n else ""
         raise FieldError(f"{name} must have shape (..., {n}, c), not {tuple(x.shape)}{hint}")
+    return x
+
+
+def check_field(x: object, n: int, dtype: torch.dtype, device: torch.device, name: str = "field") -> None:
+    """Check that x is a field (..., n, c) of the operator's precision and device."""
+    x = as_field(x, n, name)
     if real_dtype(x.dtype) != real_dtype(dtype):
         raise FieldError(
             f"{name} has dtype {x.dtype} but the operator {dtype}: nothing is converted silently; "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from operators.checks import DomainError, check_field
+from operators.checks import DomainError, FieldError, check_field
 from operators.laplacian import Laplacian, adjacency_of
 from operators.operator import Movable
 from operators.pattern import SparsityPattern
@@ -29,7 +29,8 @@ def modulated_laplacian(edges: SparseOperator, w1: Tensor, w2: Tensor) -> Sparse
     ones = torch.ones(n, 1, dtype=coefficient.dtype, device=coefficient.device)
     diagonal = sparse_product(coefficient, ones, pattern).squeeze(-1)
     joined = pattern.with_diagonal()
-    entries = torch.cat([-coefficient * w2, diagonal.expand(*coefficient.shape[:-1], n)], dim=-1)
+    off = -coefficient * w2
+    entries = torch.cat([off, diagonal.expand(*off.shape[:-1], n)], dim=-1)
     return SparseOperator(joined, entries.index_select(-1, joined.order))
 
 
@@ -38,6 +39,7 @@ def modulated_gradient(edges: SparseOperator, x: Tensor, w1: Tensor, w2: Tensor)
 
     At w1 = w2 = 1 this is the plain difference x_j − x_i, in the pattern's order (row i, column j).
     """
+    check_field(x, edges.shape[1], edges.dtype, edges.device)
     pattern = edges.pattern
     here, there = pattern.gather_rows(x), pattern.gather_columns(x)
     return w1[..., None] * (there - w2[..., None] * here)
@@ -61,6 +63,7 @@ class SpatialDifference(Movable):
         super().__init__()
         if min(channels, width, hops) < 1:
             raise DomainError(f"channels, width and hops must be at least 1, not {channels}, {width}, {hops}")
+        self.channels = channels
         self.geometry = _EdgeGeometry(laplacian)
         features = self.geometry.node_features.shape[1] + channels
         to: dict[str, Any] = {"dtype": laplacian.dtype, "device": laplacian.device}
@@ -82,6 +85,11 @@ class SpatialDifference(Movable):
         """(w1, w2) of the Laplacian and (w1, w2) of the gradient at x, each (..., E)."""
         pattern = self.edges.pattern
         check_field(x, pattern.shape[0], self.edges.dtype, self.edges.device)
+        if x.shape[-1] != self.channels or x.is_complex():
+            raise FieldError(
+                f"this layer reads {self.channels} real channels, not {x.shape[-1]} of {x.dtype}: build it with as many as the "
+                "field has; a complex field has twice as many, torch.view_as_real(x).flatten(-2)"
+            )
         nodes = torch.cat([x, self.geometry.node_features.expand(*x.shape[:-1], -1)], dim=-1)
         links = self.geometry.edge_features.expand(*x.shape[:-2], -1, -1)
         for block in self.blocks:

@@ -179,7 +179,8 @@ def edge_gradient(laplacian: Laplacian) -> Gradient:
             "gradient before symmetrized(), or before boundary conditions are put in"
         )
     recipe = None if laplacian.recipe is None else _OfLaplacian(laplacian.recipe)
-    return Gradient(form.incidence, form.weights, laplacian.mass, 1, recipe)
+    # A copy: the form, and with it the energy of this Laplacian, is kept for others.
+    return Gradient(form.incidence, form.weights.clone(), laplacian.mass, 1, recipe)
 
 
 class _OfLaplacian:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def diffusion_laplacian(mesh: TriangleMesh, diffusivity: Diffusivity) -> Laplaci
             Laplacian can move to another mesh with `.on(mesh)`.
     """
     values = diffusivity(mesh) if callable(diffusivity) else diffusivity
-    if not isinstance(values, Tensor):
+    if isinstance(values, Real):
         values = mesh.vertices.new_full((mesh.faces.shape[0],), float(values))
     laplacian: Laplacian = MeshDiffusion(mesh)(values)
     if not isinstance(diffusivity, Tensor):
@@ -105,8 +106,11 @@ class MeshDiffusion(nn.Module):
         return Laplacian(self.stiffness(weights, self.mass.dtype), self.mass)
 
     def on(self, mesh: TriangleMesh) -> MeshDiffusion:
-        """The same for another surface."""
-        return MeshDiffusion(mesh)
+        """The same for another surface, in this one's precision and on its device."""
+        moved = MeshDiffusion(mesh)
+        # Only where they differ: geometry is float64 inside, and a cast would round it.
+        same = (moved.mass.dtype, moved.mass.device) == (self.mass.dtype, self.mass.device)
+        return moved if same else moved.to(device=self.mass.device, dtype=self.mass.dtype)
 
     def _anisotropic(self, tensors: Tensor) -> Tensor:
         """−A ∇φ_i·D ∇φ_j for the two corners i, j other than k; (..., m, d, d) → (..., m, 3)."""

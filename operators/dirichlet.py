@@ -16,8 +16,13 @@ from operators.sparse import SparseOperator
 class DirichletLaplacian(Laplacian):
     """The block L_ff of a Laplacian at its free nodes f: fields on them, zero at the fixed nodes g.
 
-    For fixed values u_g ≠ 0, −L u at the free nodes is −(L_ff u_f + `load`(u_g)). Constants are not in the kernel of a
-    component with a fixed node.
+    For fixed values u_g ≠ 0, L u at the free nodes is L_ff u_f + `load`(u_g). Heat with such values, by any integrator, is
+    the steady state h plus what decays with zeros:
+
+        h = ConjugateGradient(preconditioner=Jacobi()).solve(L, -L.load(values))
+        u = L.extend(h + integrate(Heat(L), L.restrict(u0) - h, times, BackwardEuler(dt)).x, values)
+
+    Constants are not in the kernel of a component with a fixed node.
 
     Args:
         laplacian: on all n nodes.
@@ -28,6 +33,8 @@ class DirichletLaplacian(Laplacian):
     fixed: Tensor
 
     def __init__(self, laplacian: Laplacian, fixed: Any) -> None:
+        if not isinstance(laplacian, Laplacian):
+            raise DomainError(f"fix nodes of a Laplacian, such as robust_laplacian(mesh), not of a {type(laplacian).__name__}")
         n = laplacian.shape[0]
         held = _mask(fixed, n).to(laplacian.device)
         free, bound = (~held).nonzero()[:, 0], held.nonzero()[:, 0]
@@ -65,6 +72,13 @@ class DirichletLaplacian(Laplacian):
         check_field(values, len(self.fixed), self.dtype, self.device, "values")
         added: Tensor = self.coupling(values) / self.mass[:, None]
         return added
+
+    def on(self, domain: Any) -> DirichletLaplacian:
+        """Not known: the fixed nodes are those of one domain."""
+        raise NotImplementedError(
+            "which nodes are fixed is not known on another domain: build it there, as in "
+            "dirichlet(robust_laplacian(mesh), boundary_vertices(mesh))"
+        )
 
 
 def dirichlet(laplacian: Laplacian, fixed: Any) -> DirichletLaplacian:

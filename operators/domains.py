@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from operators import exchange, neighbours
-from operators.checks import DomainError, DomainWarning, as_index, as_points, check_finite
+from operators.checks import DomainError, DomainWarning, as_index, as_points, check_finite, is_integer
 from operators.mesh_files import read_mesh, write_mesh
 from operators.mesh_repair import (
     CleanMesh,
@@ -29,6 +29,15 @@ from operators.mesh_repair import (
 from operators.report import GraphReport, MeshReport, PointReport, report_graph, report_mesh, report_points
 from operators.topology import Connectivity
 
+# What an operator wants that asks a domain of another kind for this attribute.
+_WANTED = {
+    "edge_index": "a Graph, such as mesh.graph() or cloud.knn_graph(6)",
+    "points": "a PointCloud, such as PointCloud(mesh.vertices)",
+    "spacing": "a Grid",
+    **dict.fromkeys(("vertices", "faces", "arrays"), "a TriangleMesh, such as load_mesh(path) or cloud.triangulated()"),
+    **dict.fromkeys(("shape", "stiffness"), "a Laplacian, such as robust_laplacian(mesh) or combinatorial_laplacian(graph)"),
+}
+
 
 class Domain:
     """What graphs, meshes and point clouds share: they are frozen, and move between devices and precisions."""
@@ -38,17 +47,41 @@ class Domain:
         """The number of nodes n of a field (..., n, c) on this domain."""
         raise NotImplementedError
 
-    def to(self, target: torch.device | str | torch.dtype) -> Self:
-        """A copy on another device, or with floating-point tensors in another precision."""
-        moved = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                cast = not isinstance(target, torch.dtype) or value.is_floating_point()
-                moved[field.name] = value.to(target) if cast else value
-        copy = self._with(**moved)
-        if isinstance(target, torch.dtype):
-            copy._check_rounding()
+    @property
+    def device(self) -> torch.device:
+        """The device that the domain lives on."""
+        return next(value.device for value in vars(self).values() if isinstance(value, Tensor))
+
+    if not TYPE_CHECKING:  # which would then take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Only called where there is no such attribute, as when an operator was given the wrong kind of domain."""
+            wanted = f": what is wanted here is {_WANTED[name]}" if name in _WANTED else ""
+            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r}{wanted}", name=name, obj=self)
+
+    def __repr__(self) -> str:
+        """What it holds, by shape."""
+        shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}  # type: ignore[arg-type]
+        told = [f"{name}={_shape(value) if isinstance(value, Tensor) else value}" for name, value in shown.items()]
+        return f"{type(self).__name__}({', '.join(told)}, {self.device})"
+
+    def to(
+        self,
+        *targets: torch.device | str | torch.dtype,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """A copy on another device, with floating-point tensors in another precision, or both."""
+        copy = self
+        for target in (*targets, device, dtype):
+            if target is None:
+                continue
+            rounds = isinstance(target, torch.dtype)
+            tensors = {field.name: getattr(copy, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+            moving = {name: x for name, x in tensors.items() if isinstance(x, Tensor) and (x.is_floating_point() or not rounds)}
+            copy = copy._with(**{name: x.to(target) for name, x in moving.items()})
+            if rounds:
+                copy._check_rounding()
         return copy
 
     def _with(self, **changed: Any) -> Self:
@@ -61,7 +94,7 @@ class Domain:
         """Raise or warn if rounding to another precision has spoilt the content."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph(Domain):
     """A weighted graph; messages flow from row 0 (source) to row 1 (target) of `edge_index`, as in PyG.
 
@@ -79,7 +112,7 @@ class Graph(Domain):
     edge_weight: Tensor = dataclasses.field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if isinstance(self.nodes, bool) or not isinstance(self.nodes, (int, np.integer)) or self.nodes < 1:
+        if not is_integer(self.nodes) or self.nodes < 1:
             raise DomainError(f"nodes must be a positive integer, not {self.nodes!r}: a graph needs at least one node")
         index = as_tensor(self.edge_index, "edge_index")
         check_capacity(index, "edge_index", int(self.nodes))
@@ -97,7 +130,7 @@ class Graph(Domain):
 
     def _check_rounding(self) -> None:
         if self.edge_weight.dtype not in (torch.float32, torch.float64):
-            raise DomainError(f"edge_weight must be float32 or float64, not {self.edge_weight.dtype}")
+            raise DomainError(f"edge_weight must be float32 or float64, not {self.edge_weight.dtype}: convert with .to(...)")
         check_finite(self.edge_weight, "edge_weight")
 
     @property
@@ -124,7 +157,7 @@ class Graph(Domain):
         return exchange.to_pyg(edge_index=self.edge_index, edge_weight=self.edge_weight, num_nodes=self.nodes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TriangleMesh(Domain):
     """A triangulated surface, with or without boundary, in two or three dimensions; need not be manifold.
 
@@ -219,13 +252,16 @@ class TriangleMesh(Domain):
         return report_mesh(self.vertices, self.faces)
 
     def clean(self, *, tolerance: float = 0.0, orient: bool = True) -> TriangleMesh:
-        """The mesh welded and consistently oriented, with the map back in its `cleaning`; see `clean_mesh`."""
+        """The mesh welded and consistently oriented, with the map back in its `cleaning`; see `clean_mesh`.
+
+        Differentiable in the vertices.
+        """
         points = self.vertices.detach().to("cpu", torch.float64).numpy()
         repaired = clean_mesh(points, self.arrays[1], tolerance=tolerance, orient=orient)
-        return TriangleMesh.from_arrays(repaired, self.vertices.dtype).to(self.vertices.device)
+        return TriangleMesh(repaired.to_clean(self.vertices, mean=False), torch.from_numpy(repaired.faces), cleaning=repaired)
 
     @classmethod
-    def from_arrays(cls, mesh: CleanMesh, dtype: torch.dtype = torch.float64) -> TriangleMesh:
+    def from_clean(cls, mesh: CleanMesh, dtype: torch.dtype = torch.float64) -> TriangleMesh:
         """From the result of `clean_mesh`, which becomes its `cleaning`."""
         return cls(torch.from_numpy(mesh.vertices).to(dtype), torch.from_numpy(mesh.faces), cleaning=mesh)
 
@@ -243,8 +279,8 @@ class TriangleMesh(Domain):
         """From a PyVista `PolyData`, in the precision of its points; polygons become fans of triangles."""
         return cls._from_foreign(*exchange.from_pyvista(surface), clean)
 
-    def to_pyvista(self, **fields: Tensor) -> Any:
-        """A PyVista `PolyData`; every field (n,) or (n, c) becomes its point data."""
+    def to_pyvista(self, **fields: Any) -> Any:
+        """A PyVista `PolyData`; every field (n,) or (n, c), a tensor or an array, becomes its point data."""
         return exchange.to_pyvista(*self.arrays, self.vertices.dtype, fields)
 
     @classmethod
@@ -258,14 +294,14 @@ class TriangleMesh(Domain):
 
     @classmethod
     def _from_foreign(cls, vertices: Tensor, faces: Tensor, clean: bool) -> TriangleMesh:
-        return cls.from_arrays(clean_mesh(vertices, faces), vertices.dtype) if clean else cls(vertices, faces)
+        return cls.from_clean(clean_mesh(vertices, faces), vertices.dtype) if clean else cls(vertices, faces)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .ply, .obj, .off or .stl, atomically."""
+        """Write a .ply, .obj, .off, .stl or .vtk file, whole or not at all; see `write_mesh`."""
         write_mesh(path, *self.arrays)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PointCloud(Domain):
     """Scattered points, such as sensors.
 
@@ -323,7 +359,7 @@ class PointCloud(Domain):
         # Rounded only at the end, so that points far from the origin keep their distances.
         points = self.points.double()
         distance = torch.linalg.vector_norm(points[index[0]] - points[index[1]], dim=1)
-        return Graph(index, self.num_nodes, weight(distance).to(self.points.dtype))
+        return Graph(index, self.num_nodes, as_tensor(weight(distance), "the weight").to(self.points.dtype))
 
     @classmethod
     def from_pyg(cls, data: Any) -> PointCloud:
@@ -333,6 +369,10 @@ class PointCloud(Domain):
     def to_pyg(self) -> Any:
         """A PyG `Data` with pos."""
         return exchange.to_pyg(pos=self.points)
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def load_mesh(path: str | os.PathLike[str], *, clean: bool = False, dtype: torch.dtype = torch.float64) -> TriangleMesh:
@@ -348,7 +388,7 @@ def load_mesh(path: str | os.PathLike[str], *, clean: bool = False, dtype: torch
     vertices, faces = read_mesh(path)
     try:
         if clean:
-            return TriangleMesh.from_arrays(clean_mesh(vertices, faces), dtype)
+            return TriangleMesh.from_clean(clean_mesh(vertices, faces), dtype)
         return TriangleMesh(torch.from_numpy(vertices).to(dtype), torch.from_numpy(faces))
     except DomainError as error:
         raise DomainError(f"{os.fspath(path)}: {error}") from None

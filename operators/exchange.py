@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.checks import DomainError
+from operators.mesh_repair import as_tensor
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,13 +71,14 @@ def from_pyvista(surface: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.array(surface.points)), torch.from_numpy(fans(np.array(surface.faces, dtype=np.int64)))
 
 
-def to_pyvista(vertices: Floats, faces: Ints, dtype: torch.dtype, fields: Mapping[str, Tensor]) -> Any:
+def to_pyvista(vertices: Floats, faces: Ints, dtype: torch.dtype, fields: Mapping[str, Any]) -> Any:
     """A `PolyData` of the triangles, with fields (n,) or (n, c) as its point data."""
     pyvista = _imported("pyvista")
     # Copies throughout: VTK keeps the arrays that it is given.
     points = torch.from_numpy(vertices.copy()).to(dtype).numpy()
     surface = pyvista.PolyData.from_regular_faces(points, faces.copy())
-    for name, values in fields.items():
+    for name, field in fields.items():
+        values = as_tensor(field, name)
         if values.ndim not in (1, 2) or values.shape[0] != len(vertices):
             raise DomainError(f"{name} must have shape ({len(vertices)},) or ({len(vertices)}, c), not {tuple(values.shape)}")
         surface.point_data[name] = values.detach().cpu().numpy().copy()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from operators.checks import DomainError
+from operators.checks import DomainError, is_integer
 from operators.domains import TriangleMesh
 from operators.mass import face_areas, face_corners, lumped_mass
 from operators.sparse import SparseOperator
@@ -129,7 +129,7 @@ def codifferential(mesh: TriangleMesh, degree: int, stars: Stars = hodge_stars) 
 
 
 def _check_degree(degree: int, allowed: tuple[int, ...]) -> None:
-    if isinstance(degree, bool) or degree not in allowed:
+    if not is_integer(degree) or degree not in allowed:
         raise DomainError(f"the degree of the form must be {' or '.join(map(str, allowed))} here, not {degree!r}")
 
 

@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from operators.checks import DomainError
+from operators.checks import DomainError, check_no_gradient
 from operators.domains import TriangleMesh
 
 Array = NDArray[Any]
@@ -36,14 +36,19 @@ class HeatMethod:
         smoothing: from 0.1 to 1000; more gives smoother and less exact distances.
 
     Raises:
-        DomainError: a smoothing out of range, or a mesh whose geometry the native code refuses.
+        DomainError: a smoothing out of range, vertices that require a gradient, which the native code has not, or a mesh
+            whose geometry it refuses.
     """
 
     def __init__(self, mesh: TriangleMesh, smoothing: float = 1.0) -> None:
+        check_no_gradient(mesh.vertices, "the heat method")
         self.mesh = mesh
         self.smoothing = _smoothing(smoothing)
         self._pieces = _Pieces(mesh)
         self._solvers: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_solvers": {}}
 
     def distance(self, sources: int | Sequence[int] | Tensor) -> Tensor:
         """The distance of every vertex from the nearest source, (n,); infinite on components without a source.
@@ -51,7 +56,8 @@ class HeatMethod:
         Args:
             sources: a vertex index, or several.
         """
-        index = _sources(sources, self.mesh.num_nodes)
+        # Named twice, a source would send out twice the heat of the others, and seem nearer than they are.
+        index = np.unique(_sources(sources, self.mesh.num_nodes))
         distance = np.full(self.mesh.num_nodes, np.inf)
         for piece in np.unique(self._pieces.label[index]):
             points, faces, nodes, size = self._pieces[piece]
@@ -76,15 +82,20 @@ class VectorHeatMethod:
         smoothing: from 0.1 to 1000.
 
     Raises:
-        DomainError: an edge of more than two faces, faces that disagree in orientation, a vertex where two fans meet.
+        DomainError: an edge of more than two faces, faces that disagree in orientation, a vertex where two fans meet, or
+            vertices that require a gradient.
     """
 
     def __init__(self, mesh: TriangleMesh, smoothing: float = 1.0) -> None:
+        check_no_gradient(mesh.vertices, "the vector heat method")
         _check_manifold(mesh)
         self.mesh = mesh
         self.smoothing = _smoothing(smoothing)
         self._pieces = _Pieces(mesh)
         self._solvers: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_solvers": {}}
 
     @property
     def frames(self) -> Tensor:
@@ -120,7 +131,8 @@ class VectorHeatMethod:
         result = np.zeros((self.mesh.num_nodes, 2))
         piece = int(self._pieces.label[index])
         nodes = self._pieces[piece][2]
-        length = float(np.linalg.norm(components))
+        # Squares would leave the range where the vector does not.
+        length = math.hypot(*components)
         if length > 0:
             local = int(np.searchsorted(nodes, index))
             carried = _native(self._solver(piece).transport_tangent_vector, local, (components / length).tolist())
@@ -153,8 +165,9 @@ def geodesic_path(mesh: TriangleMesh, start: int, end: int) -> Tensor:
         mesh: manifold and consistently oriented.
 
     Raises:
-        DomainError: a bad index, two components, or a mesh that is not manifold.
+        DomainError: a bad index, two components, a mesh that is not manifold, or vertices that require a gradient.
     """
+    check_no_gradient(mesh.vertices, "a geodesic path")
     a, b = _vertex(start, mesh.num_nodes), _vertex(end, mesh.num_nodes)
     _check_manifold(mesh)
     pieces = _Pieces(mesh)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from operators.checks import DomainError, FieldError
+from operators.checks import DomainError, FieldError, as_field, is_integer
 from operators.domains import Domain, Graph
 from operators.laplacian import Laplacian
+from operators.mesh_repair import as_tensor
 from operators.sparse import SparseOperator
 
 MOST_NODES = 100_000_000
@@ -54,19 +56,20 @@ class Grid(Domain):
         *,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+        sizes = tuple(shape) if isinstance(shape, (Sequence, np.ndarray)) else (shape,)
+        if not sizes or any(not is_integer(n) or n < 1 for n in sizes):
             raise DomainError(f"shape must be positive integers, one for each axis, not {shape!r}")
+        sizes = tuple(int(n) for n in sizes)
         if math.prod(sizes) > MOST_NODES:
             raise DomainError(f"a grid of shape {sizes} has {math.prod(sizes)} nodes, over the limit of {MOST_NODES}")
-        steps = spacing if isinstance(spacing, Tensor) else torch.as_tensor(spacing, dtype=dtype)
+        steps = spacing if isinstance(spacing, Tensor) else as_tensor(spacing, "spacing").to(dtype)
         if steps.ndim == 0:
             steps = steps.expand(len(sizes)).clone()
         ends = (boundary,) * len(sizes) if isinstance(boundary, Boundary) else tuple(boundary)
-        if steps.shape != (len(sizes),) or len(ends) != len(sizes):
-            raise DomainError(f"{len(sizes)} axes need as many spacings and boundaries, not {tuple(steps.shape)} and {len(ends)}")
         if not all(isinstance(end, Boundary) for end in ends):
             raise DomainError(f"boundary must be a Boundary, or one for each axis, not {boundary!r}: try Boundary.PERIODIC")
+        if steps.shape != (len(sizes),) or len(ends) != len(sizes):
+            raise DomainError(f"{len(sizes)} axes need as many spacings and boundaries, not {tuple(steps.shape)} and {len(ends)}")
         object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "spacing", steps)
         object.__setattr__(self, "boundary", ends)
@@ -103,8 +106,7 @@ class Grid(Domain):
 
     def folded(self, x: Tensor) -> Tensor:
         """A field as an array over the axes, a view where possible; (..., n, c) → (..., n₁, …, n_d, c)."""
-        if x.ndim < 2 or x.shape[-2] != self.num_nodes:
-            raise FieldError(f"field must have shape (..., {self.num_nodes}, c), not {tuple(x.shape)}")
+        as_field(x, self.num_nodes)
         return x.reshape(*x.shape[:-2], *self.shape, x.shape[-1])
 
     def flattened(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.checks import ConvergenceError, check_field
+from operators.checks import ConvergenceError, DomainError, check_field, check_no_gradient
 from operators.domains import TriangleMesh
 from operators.exterior import HodgeStars, Stars, exterior_derivative, hodge_stars
 from operators.laplacian import Laplacian
@@ -45,7 +45,7 @@ def hodge_laplacian(mesh: TriangleMesh, degree: int, stars: Stars = hodge_stars)
         stars: a function of the mesh, such as `hodge_stars`, `barycentric_stars` or `unit_stars`.
 
     Raises:
-        DomainError: a star that is no inner product (not Delaunay), with the cure.
+        DomainError: a star that is no inner product (not Delaunay), with the cure; or values beyond float32.
     """
     d0, d1 = exterior_derivative(mesh, 0), exterior_derivative(mesh, 1)
     return laplacian_of_forms(d0, d1, stars(mesh), degree, partial(hodge_laplacian, degree=degree, stars=stars))
@@ -71,7 +71,12 @@ def laplacian_of_forms(
     stiffness = SparseOperator.from_entries(
         torch.cat([i, j[off]]), torch.cat([j, i[off]]), torch.cat([half.values, half.values[off]]), half.shape
     )
-    return Laplacian(SparseOperator(stiffness.pattern, stiffness.values.to(mass.dtype)), mass, recipe)
+    values = stiffness.values.to(mass.dtype)
+    on_diagonal = stiffness.pattern.row == stiffness.pattern.col
+    lost = ~torch.isfinite(values) | (on_diagonal & (values == 0) & (stiffness.values != 0))
+    if bool(lost.any()):
+        raise DomainError(f"⋆{degree} Δ{degree} leaves the range of {mass.dtype}: use float64 or change the unit of length")
+    return Laplacian(SparseOperator(stiffness.pattern, values), mass, recipe)
 
 
 class HodgeParts(NamedTuple):
@@ -100,10 +105,12 @@ class HodgeDecomposition:
         stars: as for `hodge_laplacian`.
 
     Raises:
-        DomainError: ⋆₁ is no inner product. ConvergenceError: the refinement stalls (triangles too badly shaped).
+        DomainError: ⋆₁ is no inner product, or the vertices require a gradient. ConvergenceError: the refinement stalls
+            (triangles too badly shaped).
     """
 
     def __init__(self, mesh: TriangleMesh, stars: Stars = hodge_stars) -> None:
+        check_no_gradient(mesh.vertices, "the Hodge decomposition")
         star = stars(mesh)
         self.star = star[1].detach()
         self.faces = star[2].detach()

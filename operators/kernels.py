@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.checks import DomainError
+from operators.checks import DomainError, FieldError
 
 with warnings.catch_warnings():
     # torch says once in a process that its CSR tensors are in beta; users of ours never meet one.
@@ -47,6 +47,7 @@ class Entries(NamedTuple):
 
 def product(values: Tensor, x: Tensor, at: Entries) -> Tensor:
     """y = A x for real values (E,) and x (n, k) of one dtype; → (m, k). Half precision accumulates in float32."""
+    _check_alike(values, x)
     if torch.compiler.is_compiling():
         result: Tensor = _compiled_product(values, x, at.crow, at.row, at.col, *at[3:7])
     else:
@@ -56,11 +57,17 @@ def product(values: Tensor, x: Tensor, at: Entries) -> Tensor:
 
 def sampled(g: Tensor, x: Tensor, at: Entries) -> Tensor:
     """s_e = g_i(e) · x_j(e) for real g (m, k) and x (n, k) of one dtype; → (E,). Half precision accumulates in float32."""
+    _check_alike(g, x)
     if torch.compiler.is_compiling():
         result: Tensor = _compiled_sampled(g, x, at.crow, at.row, at.col, *at[3:7])
     else:
         result = _Sampled.apply(g, x, at)  # type: ignore[no-untyped-call]
     return result
+
+
+def _check_alike(one: Tensor, other: Tensor) -> None:
+    if one.dtype != other.dtype:
+        raise FieldError(f"a product of {one.dtype} with {other.dtype}: nothing is converted silently, use .to(dtype) on one")
 
 
 def _product_kernel(values: Tensor, x: Tensor, crow: Tensor, col: Tensor) -> Tensor:
@@ -70,9 +77,12 @@ def _product_kernel(values: Tensor, x: Tensor, crow: Tensor, col: Tensor) -> Ten
     return F.embedding_bag(col, x.contiguous(), crow, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
-def _sampled_kernel(g: Tensor, x: Tensor, crow: Tensor, col: Tensor) -> Tensor:
+def _sampled_kernel(g: Tensor, x: Tensor, crow: Tensor, row: Tensor, col: Tensor) -> Tensor:
     if col.numel() == 0 or x.shape[1] == 0:
         return x.new_zeros(col.numel())
+    if torch._C._functorch.is_legacy_batchedtensor(g) or torch._C._functorch.is_legacy_batchedtensor(x):
+        # torch.autograd.grad(is_grads_batched=True) has a vmap of its own, which knows no CSR and no Function.vmap.
+        return (g.index_select(0, row) * x.index_select(0, col)).sum(-1)
     wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     places = torch.sparse_csr_tensor(
         crow, col, torch.zeros(col.numel(), dtype=wide, device=x.device), (g.shape[0], x.shape[0]), check_invariants=False
@@ -121,7 +131,7 @@ class _Product(torch.autograd.Function):
 class _Sampled(torch.autograd.Function):
     @staticmethod
     def forward(g: Tensor, x: Tensor, at: Entries) -> Tensor:
-        return _sampled_kernel(g, x, at.crow, at.col)
+        return _sampled_kernel(g, x, at.crow, at.row, at.col)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -310,7 +320,7 @@ def _compiled_product(
 def _compiled_sampled(
     g: Tensor, x: Tensor, crow: Tensor, row: Tensor, col: Tensor, tcrow: Tensor, trow: Tensor, tcol: Tensor, order: Tensor
 ) -> Tensor:
-    return _sampled_kernel(g, x, crow, col)
+    return _sampled_kernel(g, x, crow, row, col)
 
 
 @_compiled_product.register_fake

@@ -14,7 +14,7 @@ from torch import Tensor
 from operators.checks import DomainError, FieldError, check_field, real_dtype
 from operators.domains import Graph
 from operators.operator import Operator
-from operators.pattern import SparsityPattern
+from operators.pattern import SparsityPattern, plainly
 from operators.solve import DirectSolver, LinearSolver, SingularMatrixError
 from operators.sparse import SparseOperator
 
@@ -53,13 +53,14 @@ class Laplacian(Operator):
     def _keep(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of `compute`, computed anew once the values or the mass have changed."""
         tensors = (self.stiffness.values, self.mass)
-        if any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
+        if any(tensor.requires_grad for tensor in tensors):
             return compute()
-        versions = [tensor._version for tensor in tensors]
         kept = self._kept.get(name)
-        if kept is None or kept[0] is not tensors[0] or kept[1] is not tensors[1] or kept[2] != versions:
-            kept = self._kept[name] = (*tensors, versions, compute())
-        return kept[3]
+        # Compared entry by entry: version counters miss what is written through .data or NumPy.
+        if kept is None or not all(map(_unchanged, tensors, *kept[:2])):
+            with torch.inference_mode(False):
+                kept = self._kept[name] = (tensors, [tensor.clone() for tensor in tensors], compute())
+        return kept[2]
 
     def forward(self, x: Tensor) -> Tensor:
         slope: Tensor = self.stiffness(x) / self.mass[:, None]
@@ -151,7 +152,7 @@ class Laplacian(Operator):
             y = (by or self._direct).solve(self._shifted(_wide(shift.reshape(()))), _wide(self.mass)[:, None] * _wide(b))
         except SingularMatrixError as error:
             raise SingularMatrixError(
-                f"M + s C is singular at s = {number:.3g} ({error}): a negative time step or coefficient?"
+                f"M + s C is singular at s = {number:.3g} ({error}): a negative or far too long time step, or coefficient?"
             ) from error
         single = real_dtype(b.dtype) == torch.float32
         if y.is_complex():
@@ -172,7 +173,7 @@ class Laplacian(Operator):
         """The pattern with every diagonal entry, and where these are."""
         pattern = self.stiffness.pattern
         if self._places is None:
-            with torch._C._DisableFuncTorch(), torch.no_grad():
+            with plainly():
                 present = pattern.row[pattern.row == pattern.col]
                 if present.numel() < self.shape[0]:
                     absent = torch.ones(self.shape[0], dtype=torch.bool, device=present.device)
@@ -204,6 +205,10 @@ class Laplacian(Operator):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": {}, "_places": None}
+
+
+def _unchanged(tensor: Tensor, same: Tensor, copy: Tensor) -> bool:
+    return tensor is same and tensor.dtype == copy.dtype and torch.equal(tensor, copy)
 
 
 def _wide(values: Tensor) -> Tensor:

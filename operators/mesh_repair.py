@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from operators.checks import DomainError, FieldError, as_index, as_points
+from operators.checks import DomainError, FieldError, as_field, as_index, as_points
 from operators.topology import Connectivity, components_of
 
 Floats = NDArray[np.float64]
@@ -25,9 +25,9 @@ _ROUNDING_FELT = 2.5
 _ROUNDING_WORTH_A_WORD = 1e-3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CleanMesh:
-    """A repaired mesh, what the repair did, and the way there and back for fields.
+    """The arrays of a repaired mesh (`TriangleMesh.from_clean` makes one), what was done, and the way there and back for fields.
 
     `vertex_map` (old n,) gives each old vertex its new index, −1 if it was dropped; `face_map` (m,) gives each face its
     old index; the counts say what was removed or turned over. Not `orientable` means that some piece, such as a Möbius
@@ -44,6 +44,9 @@ class CleanMesh:
     unreferenced: int
     flipped_faces: int
     orientable: bool
+
+    def __repr__(self) -> str:
+        return f"CleanMesh({len(self.vertices)} vertices, {len(self.faces)} faces: {self})"
 
     def __str__(self) -> str:
         done = [
@@ -64,12 +67,12 @@ class CleanMesh:
                 labels want.
         """
         old = len(self.vertex_map)
-        _check_rows(x, old)
+        as_field(x, old)
         target = torch.from_numpy(self.vertex_map).to(x.device)
         kept = target >= 0
         if mean:
             if not (x.is_floating_point() or x.is_complex()):
-                raise FieldError(f"there is no mean of {x.dtype} that is {x.dtype}: pass mean=False to take the first value")
+                raise FieldError(f"there is no mean of {x.dtype} values: pass x.float(), or mean=False to take the first value")
             share = torch.bincount(target[kept], minlength=len(self.vertices)).to(x.real.dtype).reciprocal()
             total = x.new_zeros(*x.shape[:-2], len(self.vertices), x.shape[-1])
             return total.index_add(-2, target[kept], x[..., kept, :]) * share[:, None]
@@ -78,10 +81,11 @@ class CleanMesh:
 
     def to_original(self, x: Tensor, fill: float = 0.0) -> Tensor:
         """A field on the repaired mesh carried back; (..., n, c) → (..., old n, c); dropped vertices get `fill`."""
-        _check_rows(x, len(self.vertices))
+        as_field(x, len(self.vertices))
+        if not (x.is_floating_point() or x.is_complex()) and torch.tensor(fill).to(x.dtype).item() != fill:
+            raise FieldError(f"the fill {fill} is no {x.dtype} value: choose another, or pass x.float()")
         source = torch.from_numpy(self.vertex_map).to(x.device)
-        carried = x.index_select(-2, source.clamp(min=0))
-        return carried if bool((source >= 0).all()) else torch.where((source >= 0)[:, None], carried, fill)
+        return x.index_select(-2, source.clamp(min=0)).masked_fill((source < 0)[:, None], fill)
 
 
 def as_tensor(values: object, name: str) -> Tensor:
@@ -188,7 +192,8 @@ def clean_mesh(vertices: Any, faces: Any, *, tolerance: float = 0.0, orient: boo
     duplicate = duplicate_faces(triangles)
     triangles, kept = triangles[~duplicate], kept[~duplicate]
     if len(triangles) == 0:
-        raise DomainError("no face is left after cleaning: every triangle was degenerate")
+        cause = "every triangle was degenerate" if tolerance == 0 else f"make the tolerance smaller than {tolerance}"
+        raise DomainError(f"no face is left after cleaning: {cause}")
     turned, orientable = Connectivity(triangles, count).orientation()
     turned &= orient
     triangles = np.where(turned[:, None], triangles[:, ::-1], triangles)
@@ -280,9 +285,3 @@ def _checked_arrays(vertices: Any, faces: Any) -> tuple[Floats, Ints]:
 
 def _in_space(points: Floats) -> Floats:
     return points if points.shape[1] == 3 else np.column_stack([points, np.zeros(len(points))])
-
-
-def _check_rows(x: Tensor, rows: int) -> None:
-    if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[-2] != rows:
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise FieldError(f"field must have shape (..., {rows}, c), not {shape}")

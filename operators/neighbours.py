@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import Delaunay, QhullError, cKDTree
 from torch import Tensor
 
-from operators.checks import DomainError
+from operators.checks import DomainError, is_integer
 from operators.mesh_repair import FLATNESS, first_of_equal_rows, flat_faces
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,7 @@ class InverseDistance:
 def nearest_neighbours(points: Floats, k: int) -> Ints:
     """Pairs (2, E), both ways, of every point with its k nearest others (among equally near ones, any)."""
     n = len(points)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k < n:
+    if not is_integer(k) or not 1 <= k < n:
         raise DomainError(f"k must be an integer from 1 to {n - 1} (one less than the {n} points), not {k!r}")
     if n * k > MOST_EDGES:
         raise DomainError(f"{k} neighbours of {n} points are {n * k} edges, over the limit of {MOST_EDGES}: take a smaller k")

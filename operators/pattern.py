@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -100,8 +102,7 @@ class SparsityPattern(nn.Module):
     def tile(self, copies: int) -> SparsityPattern:
         """The block-diagonal pattern of `copies` copies, for a batch in which every member has its own values."""
         if copies not in self._tiles:
-            # Kept tensors must be plain, also when they are first needed inside a transform such as torch.func.grad.
-            with torch._C._DisableFuncTorch(), torch.no_grad():
+            with plainly():
                 block = torch.arange(copies, device=self.col.device)[:, None]
                 rows, columns = self.row + block * self.shape[0], self.col + block * self.shape[1]
                 shape = (copies * self.shape[0], copies * self.shape[1])
@@ -113,7 +114,7 @@ class SparsityPattern(nn.Module):
     def with_diagonal(self) -> SparsityPattern:
         """The square pattern joined with its absent diagonal; its `order` indexes [these entries, diagonal]."""
         if self._joined is None:
-            with torch._C._DisableFuncTorch(), torch.no_grad():
+            with plainly():
                 nodes = torch.arange(self.shape[0], device=self.col.device)
                 joined = SparsityPattern(torch.cat([self.row, nodes]), torch.cat([self.col, nodes]), self.shape)
             self.__dict__["_joined"] = joined
@@ -139,6 +140,13 @@ class SparsityPattern(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tiles": {}, "_joined": None, "_transpose": None}
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Kept tensors must be plain, also when they are first needed inside torch.func.grad or inference mode."""
+    with torch._C._DisableFuncTorch(), torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _row_pointers(sorted_rows: Tensor, count: int) -> Tensor:

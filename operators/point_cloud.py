@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from operators.checks import DomainError, DomainWarning
+from operators.checks import DomainError, DomainWarning, is_integer
 from operators.domains import PointCloud
 from operators.laplacian import Laplacian
 from operators.surface import laplacian_of_native
@@ -60,7 +60,7 @@ def point_cloud_laplacian(cloud: PointCloud, neighbours: int = 30) -> Laplacian:
         )
     if d not in (2, 3):
         raise DomainError(f"points of a surface have 2 or 3 coordinates, not {d}: use cloud.knn_graph(k) and a graph Laplacian")
-    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or not 3 <= neighbours < n:
+    if not is_integer(neighbours) or not 3 <= neighbours < n:
         raise DomainError(
             f"neighbours must be an integer from 3 to {n - 1} (one less than the {n} points), not {neighbours!r}"
             + (": a surface needs at least 4 points" if n < 4 else "")

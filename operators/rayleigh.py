@@ -62,6 +62,7 @@ def mass_weighted_norm(mass: Tensor, x: Tensor, *, per_channel: bool = False) ->
 
     Its derivative at a zero field is zero, and it overflows only where the norm itself does.
     """
+    check_field(x, mass.shape[-1], mass.dtype, mass.device)
     unit = _unit(x, per_channel)
     scale = unit.squeeze(-2) if per_channel else unit.squeeze(-2).squeeze(-1)
     size: Tensor = torch.linalg.vector_norm(mass.sqrt()[:, None] * (x / unit), dim=-2 if per_channel else (-2, -1))
@@ -78,7 +79,8 @@ def _unit(x: Tensor, per_channel: bool) -> Tensor:
     if 0 in x.shape:
         return parts.new_ones(*x.shape[:-2], 1, x.shape[-1] if per_channel else 1)
     peak = parts.amax(dim=-2 if per_channel else (-2, -1), keepdim=True)
-    return torch.where((peak > 0) & peak.isfinite(), torch.exp2(torch.floor(torch.log2(peak))), 1.0)
+    # Not the exponential of a rounded logarithm, which is infinite for the largest number.
+    return torch.where((peak > 0) & peak.isfinite(), peak / (2 * torch.frexp(peak).mantissa), 1.0)
 
 
 def _twice_energy(laplacian: Laplacian, x: Tensor, per_channel: bool) -> Tensor:
@@ -229,7 +231,7 @@ class _Ends:
 
 # Beside the modules, not in them: nothing of it is pickled, copied or saved, and it goes when they go.
 _kept_ends: WeakKeyDictionary[SparsityPattern, _Ends] = WeakKeyDictionary()
-_kept_forms: WeakKeyDictionary[SparseOperator, tuple[Tensor, int, EdgeForm]] = WeakKeyDictionary()
+_kept_forms: WeakKeyDictionary[SparseOperator, tuple[Tensor, Tensor, EdgeForm]] = WeakKeyDictionary()
 
 
 def _ends(pattern: SparsityPattern) -> _Ends:
@@ -246,9 +248,10 @@ def edge_form(stiffness: SparseOperator) -> EdgeForm:
     values = stiffness.values
     if _varies(values) or values.is_inference() or isinstance(values, torch.nn.Parameter):
         return EdgeForm(stiffness)
-    known, version, form = _kept_forms.get(stiffness, (None, 0, None))
-    if form is None or known is not values or version != values._version:
+    known, copy, form = _kept_forms.get(stiffness, (None, values, None))
+    # Compared entry by entry: version counters miss what is written through .data or NumPy.
+    if form is None or known is not values or copy.dtype != values.dtype or not torch.equal(copy, values):
         with torch.inference_mode(False), torch._C._DisableFuncTorch(), torch.no_grad():
             form = EdgeForm(stiffness)
-        _kept_forms[stiffness] = (values, values._version, form)
+            _kept_forms[stiffness] = (values, values.clone(), form)
     return form

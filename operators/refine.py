@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from operators.checks import DomainError, DomainWarning
+from operators.checks import DomainError, DomainWarning, check_no_gradient, is_integer
 from operators.domains import TriangleMesh
 from operators.mesh_repair import CleanMesh, clean_mesh
 from operators.sparse import SparseOperator
@@ -54,7 +54,7 @@ def subdivide(mesh: TriangleMesh, times: int = 1, *, smooth: bool = False) -> Re
 
     The positions are differentiable in the coarse ones. Loop (1987), with the vertex weights of Warren (1995).
     """
-    if isinstance(times, bool) or not isinstance(times, int) or times < 0:
+    if not is_integer(times) or times < 0:
         raise DomainError(f"times must be an integer from 0, not {times!r}")
     faces, n = mesh.arrays[1], mesh.num_nodes
     # In this order, so that times = 1000 is not a number of a thousand digits.
@@ -123,8 +123,9 @@ def decimate(mesh: TriangleMesh, faces: int, by: Callable[[Floats, Ints, int], t
         DomainError: a target out of range, or a result that has no repair.
     """
     points, triangles = mesh.arrays
-    if isinstance(faces, bool) or not isinstance(faces, int) or not 1 <= faces <= len(triangles):
+    if not is_integer(faces) or not 1 <= faces <= len(triangles):
         raise DomainError(f"faces must be an integer from 1 to the {len(triangles)} there are, not {faces!r}")
+    check_no_gradient(mesh.vertices, "decimate")
     made = (by or cluster_vertices)(points.copy(), triangles.copy(), faces)
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         raise DomainError(f"by must return (vertices, faces), not {type(made).__name__}")

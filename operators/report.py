@@ -40,7 +40,7 @@ class _Report:
         """What is wrong, with the cure; empty for a domain without a fault."""
         raise NotImplementedError
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [type(self).__name__]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             lines.append(f"  {field.name.replace('_', ' '):<32} {_shown(field.name, getattr(self, field.name))}")
@@ -48,7 +48,7 @@ class _Report:
         return "\n".join([*lines, "problems:", *problems] if problems else [*lines, "no problems"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MeshReport(_Report):
     """Counts and measures of a triangle list, valid or not.
 
@@ -119,7 +119,7 @@ class MeshReport(_Report):
         return tuple(text if isinstance(count, bool) else f"{count} {text}" for count, text in told if count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GraphReport(_Report):
     """Counts of a graph; `edges` are the columns of edge_index, `components` join nodes whatever the direction.
 
@@ -153,7 +153,7 @@ class GraphReport(_Report):
         return tuple(text if isinstance(count, bool) else f"{count} {text}" for count, text in told if count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PointReport(_Report):
     """Measures of a point cloud; `rank` is the dimension of the flat that holds it (1: on a line, 2: in a plane)."""
 

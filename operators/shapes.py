@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from operators.checks import DomainError
+from operators.checks import DomainError, check_no_gradient, is_integer
 from operators.domains import TriangleMesh
 from operators.topology import Connectivity, split_faces
 
@@ -82,6 +82,7 @@ def bumpy(mesh: TriangleMesh, amplitude: float = 0.15, bumps: int = 6, seed: int
         raise DomainError(f"amplitude must lie in [0, 1), not {amplitude}: larger bumps turn the surface inside out")
     if _whole(bumps, "bumps") < 1:
         raise DomainError(f"bumps must be at least 1, not {bumps}")
+    check_no_gradient(mesh.vertices, "bumpy")
     random = np.random.default_rng(seed)
     points, faces = mesh.arrays
     scale = float(np.linalg.norm(points - points.mean(0), axis=1).mean())
@@ -99,7 +100,7 @@ def _positive(value: float, name: str) -> float:
 
 
 def _whole(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if not is_integer(value):
         raise DomainError(f"{name} must be an integer, not {value!r}")
     return int(value)
 

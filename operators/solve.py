@@ -104,11 +104,13 @@ class DirectSolver:
         return _solve(values, b, pattern, self, False, True)
 
     def _factor(self, pattern: SparsityPattern, values: Tensor) -> _Factor:
-        for place, (kept, its_values, factor) in enumerate(self._factors):
+        for entry in tuple(self._factors):
+            kept, its_values, factor = entry
             # Compared entry by entry: version counters miss what is written through .data.
             alike = kept is pattern and its_values.device == values.device and its_values.dtype == values.dtype
             if alike and torch.equal(its_values, values):
-                self._factors.append(self._factors.pop(place))
+                # Another thread may solve meanwhile: a list is replaced, never searched and then changed by place.
+                self._factors = [*(other for other in self._factors if other is not entry), entry]
                 return factor
         if not bool(torch.isfinite(values).all()):
             raise SingularMatrixError("the matrix to be solved with holds non-finite values: a diverged coefficient?")
@@ -274,6 +276,11 @@ class _Solve(torch.autograd.Function):
 
 
 def _solve(values: Tensor, b: Tensor, pattern: SparsityPattern, solver: DirectSolver, adjoint: bool, checked: bool) -> Tensor:
+    if torch._C._functorch.is_legacy_batchedtensor(b):
+        raise NotImplementedError(
+            "a direct solve cannot take is_grads_batched=True or vectorize=True of torch.autograd: use torch.func.jacrev, or "
+            "torch.func.vmap over torch.func.vjp"
+        )
     result: Tensor = _Solve.apply(values, b, pattern, solver, adjoint, checked)  # type: ignore[no-untyped-call]
     return result
 

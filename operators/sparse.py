@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from operators.checks import DomainError, as_index, check_finite
+from operators.checks import DomainError, as_field, as_index, check_finite, real_dtype
 from operators.kernels import product, sampled
 from operators.operator import Operator
 from operators.pattern import SparsityPattern
@@ -28,7 +28,11 @@ def sparse_product(values: Tensor, x: Tensor, pattern: SparsityPattern) -> Tenso
 
     Returns:
         (..., m, c); complex if either argument is. Half precision accumulates in float32.
+
+    Raises:
+        FieldError: x does not fit the pattern, or the two are of different precision.
     """
+    as_field(x, pattern.shape[1])
     if values.is_complex():
         by_real, by_imag = sparse_product(values.real, x, pattern), sparse_product(values.imag, x, pattern)
         if x.is_complex():
@@ -72,7 +76,12 @@ def sampled_product(g: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
 
     Returns:
         (..., E) in the order of `pattern`. Half precision accumulates in float32.
+
+    Raises:
+        FieldError: g or x do not fit the pattern, or the two are of different precision.
     """
+    as_field(g, pattern.shape[0], "left field")
+    as_field(x, pattern.shape[1], "right field")
     if g.is_complex() or x.is_complex():
         gr, gi = (g.real, g.imag) if g.is_complex() else (g, torch.zeros_like(g))
         xr, xi = (x.real, x.imag) if x.is_complex() else (x, torch.zeros_like(x))
@@ -153,8 +162,50 @@ class SparseOperator(Operator):
         shape = (int(coo.shape[0]), int(coo.shape[1]))
         return cls.from_entries(rows, columns, values.to(dtype or values.dtype), shape)
 
+    def _reference(self) -> Tensor:
+        return self.values
+
     def forward(self, x: Tensor) -> Tensor:
         return sparse_product(self.values, x, self.pattern)
+
+    def __matmul__(self, x: Any) -> Any:
+        """A @ x, or the composition A @ B with another sparse operator, which is applied factor by factor."""
+        return Composition(self, x) if isinstance(x, (SparseOperator, Composition)) else super().__matmul__(x)
+
+    # NumPy scalars then leave the product to us, instead of making an array of objects.
+    __array_ufunc__ = None
+
+    def __mul__(self, factor: Tensor | complex) -> SparseOperator:
+        """s A, for a number or a scalar tensor, which may be learned."""
+        if isinstance(factor, Tensor) and factor.ndim > 0:
+            raise DomainError(f"a factor must be one number, not of shape {tuple(factor.shape)}: scaled(left, right) scales rows")
+        return SparseOperator(self.pattern, self.values * factor)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> SparseOperator:
+        return SparseOperator(self.pattern, -self.values)
+
+    def __add__(self, other: SparseOperator) -> SparseOperator:
+        """A + B, on the union of their patterns."""
+        if not isinstance(other, SparseOperator):
+            return NotImplemented
+        if self.shape != other.shape or real_dtype(self.dtype) != real_dtype(other.dtype):
+            raise DomainError(f"operators of {self.shape}, {self.dtype} and {other.shape}, {other.dtype} have no sum")
+        dtype = torch.promote_types(self.dtype, other.dtype)
+        one, two = self.values.to(dtype), other.values.to(dtype)
+        mine, its = self.pattern, other.pattern
+        if mine is its or (torch.equal(mine.row, its.row) and torch.equal(mine.col, its.col)):
+            return SparseOperator(mine, one + two)
+        rows, columns = torch.cat([mine.row, its.row]), torch.cat([mine.col, its.col])
+        key, place = torch.unique(rows * self.shape[1] + columns, return_inverse=True)
+        union = SparsityPattern(key // self.shape[1], key % self.shape[1], self.shape)
+        batch = _broadcast(one.shape[:-1], two.shape[:-1])
+        both = torch.cat([one.expand(*batch, -1), two.expand(*batch, -1)], dim=-1)
+        return SparseOperator(union, both.new_zeros(*batch, key.numel()).index_add(-1, place, both))
+
+    def __sub__(self, other: SparseOperator) -> SparseOperator:
+        return self + -other
 
     def adjoint(self) -> SparseOperator:
         """The conjugate transpose Aᴴ."""
@@ -194,3 +245,30 @@ class SparseOperator(Operator):
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, nnz={self.pattern.nnz}, dtype={self.values.dtype}"
+
+
+class Composition(Operator):
+    """A B, applied factor by factor: (A @ B) @ x = A @ (B @ x). Its matrix, which may be far less sparse, is never made."""
+
+    def __init__(self, left: SparseOperator | Composition, right: SparseOperator | Composition) -> None:
+        super().__init__()
+        if left.shape[1] != right.shape[0] or real_dtype(left.dtype) != real_dtype(right.dtype):
+            raise DomainError(f"operators of {left.shape}, {left.dtype} and {right.shape}, {right.dtype} have no product")
+        self.left, self.right = left, right
+        self.shape = (left.shape[0], right.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.left(self.right(x))
+        return result
+
+    def __matmul__(self, x: Any) -> Any:
+        """(A B) x, or the composition with one more."""
+        return Composition(self, x) if isinstance(x, (SparseOperator, Composition)) else super().__matmul__(x)
+
+    def adjoint(self) -> Composition:
+        """Bᴴ Aᴴ."""
+        return Composition(self.right.adjoint(), self.left.adjoint())
+
+    def norm_bound(self) -> float:
+        """‖A‖ ‖B‖, each bounded."""
+        return self.left.norm_bound() * self.right.norm_bound()

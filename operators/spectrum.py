@@ -168,7 +168,8 @@ class _Pencil:
         narrow = real_dtype(laplacian.dtype)
         wide = narrow.to_complex() if np.iscomplexobj(v) else narrow
         vectors, duals = (torch.from_numpy(np.ascontiguousarray(a)).to(laplacian.device, wide) for a in (v, weighted))
-        eigenvalues = torch.from_numpy(values * self.unit).to(laplacian.device, narrow)
+        # `check` refuses what is negative beyond round-off; a √λ of −1e-16 would be NaN.
+        eigenvalues = torch.from_numpy(np.maximum(values, 0) * self.unit).to(laplacian.device, narrow)
         return Eigenpairs(_with_gradient(eigenvalues, vectors, laplacian, mass), vectors, duals)
 
 

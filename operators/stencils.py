@@ -13,7 +13,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from operators.checks import DomainError
+from operators.checks import DomainError, is_integer
 from operators.domains import Graph, PointCloud
 from operators.sparse import SparseOperator
 
@@ -43,7 +43,7 @@ class Stencil(SparseOperator):
 
     def vectors(self, x: Tensor) -> Tensor:
         """The derivatives as one vector a node: (..., n, c) → (..., n, d, c)."""
-        slopes = self @ x
+        slopes: Tensor = self @ x
         return slopes.reshape(*slopes.shape[:-2], self.shape[1], self.dimensions, slopes.shape[-1])
 
     def on(self, domain: Any) -> Stencil:
@@ -274,14 +274,14 @@ def _monomials(d: int, order: int) -> list[tuple[int, ...]]:
 
 
 def _check_order(order: int, least: int) -> None:
-    if isinstance(order, bool) or not isinstance(order, int) or order < least:
+    if not is_integer(order) or order < least:
         raise DomainError(f"order must be an integer of at least {least}, not {order!r}: a derivative needs its own degree")
 
 
 def _check_count(neighbours: int | None, n: int, terms: int) -> int:
     if neighbours is None:
         return min(2 * terms, n - 1)
-    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or not terms <= neighbours < n:
+    if not is_integer(neighbours) or not terms <= neighbours < n:
         raise DomainError(
             f"neighbours must be a Graph or an integer from {terms} (the coefficients of the polynomial) to {n - 1} (one less "
             f"than the points), not {neighbours!r}"

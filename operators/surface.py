@@ -21,6 +21,7 @@ from operators.sparse import SparseOperator
 MOLLIFICATIONS = (1e-5, 1e-8, 1e-11, 0.0)
 AREA_GAINED = 1e-3
 
+
 def cotangent_laplacian(mesh: TriangleMesh) -> Laplacian:
     """The cotangent Laplacian of the surface as triangulated, with barycentric lumped mass.
 
@@ -52,6 +53,9 @@ def robust_laplacian(mesh: TriangleMesh) -> Laplacian:
     All weights are non-negative, so that heat obeys the maximum principle on any triangulation, manifold or not.
     The price is linear precision where an obtuse triangle meets the boundary: there `intrinsic_delaunay_laplacian`
     keeps linear functions in the kernel and has negative weights instead. No operator has both.
+
+    Where four vertices of two faces lie on one circle, both ways to split them are Delaunay and round-off decides: C does
+    not depend on it, M does, so a turned or renamed surface may get other masses there, of the same sum.
 
     The edges of a surface with slivers are lengthened by up to 1e-5 of their mean ("mollified"), less where that would
     change the area by a thousandth. Not differentiable in the vertices: the library below is not.

@@ -1,20 +1,14 @@
-"""How triangles hang together: edges, fans, components, orientation and boundary, also where a surface is no manifold."""
+"""How triangles hang together: edges, fans, components, orientation and boundary chains, also where a surface is no manifold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from operators.domains import TriangleMesh
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -134,35 +128,6 @@ class Connectivity:
         return turned, orientable
 
 
-@dataclass(frozen=True, eq=False)
-class BoundaryLoop:
-    """A chain of boundary edges, as the vertices (k,) it runs through in the direction of the faces there.
-
-    `closed` chains do not repeat their first vertex. A chain is open only where edges of more than two faces leave an
-    odd number of boundary edges at a vertex.
-    """
-
-    vertices: Tensor
-    closed: bool
-
-
-def boundary_edges(mesh: TriangleMesh) -> Tensor:
-    """The edges with one face, (2, B), from row 0 to row 1 as that face runs."""
-    return _tensor(mesh, _connectivity(mesh).sides[_connectivity(mesh).boundary_sides].T.copy())
-
-
-def boundary_vertices(mesh: TriangleMesh) -> Tensor:
-    """The vertices of the boundary edges, sorted, (b,): where to fix a field with `dirichlet(laplacian, nodes)`."""
-    connectivity = _connectivity(mesh)
-    return _tensor(mesh, np.unique(connectivity.sides[connectivity.boundary_sides]))
-
-
-def boundary_loops(mesh: TriangleMesh) -> tuple[BoundaryLoop, ...]:
-    """The boundary as ordered loops, the longest first; where two loops touch in a vertex, they stay two."""
-    chains = chains_of(_connectivity(mesh))
-    return tuple(BoundaryLoop(_tensor(mesh, vertices), closed) for vertices, closed in chains)
-
-
 def chains_of(connectivity: Connectivity) -> list[tuple[Ints, bool]]:
     """The boundary as ordered chains of vertices, each with whether it closes; the longest first."""
     sides = connectivity.boundary_sides
@@ -225,11 +190,3 @@ def components_of(rows: Ints, columns: Ints, count: int) -> tuple[int, Ints]:
         return 0, np.zeros(0, dtype=np.int64)
     pieces, label = connected_components(graph, directed=False)
     return int(pieces), label.astype(np.int64)
-
-
-def _connectivity(mesh: TriangleMesh) -> Connectivity:
-    return Connectivity(mesh.arrays[1], mesh.num_nodes)
-
-
-def _tensor(mesh: TriangleMesh, values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(mesh.faces.device)

@@ -60,7 +60,8 @@ def limit_resources(seconds: int, size: int) -> None:
     for kind, limit in (*limits, (resource.RLIMIT_CORE, 0)):
         _, hard = resource.getrlimit(kind)
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
+        # Seconds end with SIGXCPU, which tells the parent why; at the hard limit they end with SIGKILL, which does not.
+        resource.setrlimit(kind, (limit, hard if kind == resource.RLIMIT_CPU else limit))
 
 
 def write(file: BinaryIO, points: NDArray[Any], sizes: NDArray[Any], corners: NDArray[Any]) -> None:

@@ -33,12 +33,12 @@ def read_vtk(path: Path) -> Polygons:
         MeshFileError: VTK refuses the file, crashes, hangs, or takes too much memory.
         ImportError: VTK is not installed.
     """
+    with path.open("rb") as file:  # for the errors of the operating system
+        size = file.seek(0, 2)
     spec = find_spec("vtkmodules")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f'{path.suffix} files are read by VTK: pip install "neuralpde-toolkit[mesh]", or convert to .ply')
     library = Path(next(iter(spec.submodule_search_locations))).parent
-    with path.open("rb") as file:  # for the errors of the operating system
-        size = file.seek(0, 2)
     seconds, memory = SECONDS + size // BYTES_PER_SECOND, MEMORY + MEMORY_PER_BYTE * size
     with TemporaryDirectory() as folder:
         target, reason, log = (Path(folder, name) for name in ("surface", "reason", "log"))

@@ -1,15 +1,19 @@
-"""One Hypothesis profile, one thread, and the real meshes."""
+"""One Hypothesis profile, one thread, and the real meshes and graphs."""
 
 import os
+import pickle
 import warnings
+from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import HealthCheck, register_random, settings
 
-from operators import TriangleMesh, load_mesh
+from operators import Graph, TriangleMesh, load_mesh
 
 with warnings.catch_warnings():
     # PyG 2.8 compiles with torch.jit.script while it is imported, which torch 2.13 deprecates: not ours to mend.
@@ -22,6 +26,7 @@ with warnings.catch_warnings():
 
 DATA = Path(os.environ.get("NEURALPDE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 MESHES = sorted((DATA / "meshes").glob("*.ply"))
+GRAPHS = sorted([*DATA.glob("graphs/*/raw/ind.*.graph"), *DATA.glob("graphs/*/raw/*.npz")])
 
 settings.register_profile(
     "laws",
@@ -62,15 +67,45 @@ def _load(path: Path) -> TriangleMesh:
     return load_mesh(path, clean=True)
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Lists in dictionaries, and no code."""
+
+    def find_class(self, module: str, name: str) -> type:
+        return {("collections", "defaultdict"): defaultdict, ("__builtin__", "list"): list}[module, name]
+
+
+@lru_cache(maxsize=2)
+def _load_graph(path: Path) -> Graph:
+    """Planetoid's lists of neighbours, or the CSR arrays of the gnn-benchmark; directed ones made undirected."""
+    if path.suffix == ".npz":
+        with np.load(path) as stored:
+            n = int(stored["adj_shape"][0])
+            entries = sp.csr_array((stored["adj_data"], stored["adj_indices"], stored["adj_indptr"]), shape=(n, n)).tocoo()
+            pairs = np.stack(entries.coords).astype(np.int64)
+    else:
+        with path.open("rb") as file:
+            lists = _PlainUnpickler(file, encoding="latin1").load()
+        n, pairs = len(lists), np.array([(i, j) for i, ends in lists.items() for j in ends], dtype=np.int64).T
+    graph = Graph(torch.from_numpy(pairs), n, torch.ones(pairs.shape[1], dtype=torch.float64))
+    return graph if graph.report().undirected else graph.undirected()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with a `real_mesh` argument runs over every mesh in the data folder, or is skipped with the reason."""
-    if "real_mesh" in metafunc.fixturenames:
-        absent = pytest.mark.skip(reason=f"no meshes in {DATA / 'meshes'}: set NEURALPDE_DATA to the data folder")
-        values = MESHES or [pytest.param(None, marks=absent)]
-        metafunc.parametrize("real_mesh", values, indirect=True, ids=lambda path: path.stem if path else "absent")
+    """Tests with a `real_mesh` or `real_graph` argument run over all in the data folder, or are skipped with the reason."""
+    for argument, folder, found in (("real_mesh", "meshes", MESHES), ("real_graph", "graphs", GRAPHS)):
+        if argument in metafunc.fixturenames:
+            absent = pytest.mark.skip(reason=f"no {folder} in {DATA / folder}: set NEURALPDE_DATA to the data folder")
+            values = found or [pytest.param(None, marks=absent)]
+            metafunc.parametrize(argument, values, indirect=True, ids=lambda path: path.stem if path else "absent")
 
 
 @pytest.fixture
 def real_mesh(request: pytest.FixtureRequest) -> TriangleMesh:
     """A published surface, cleaned."""
     return _load(request.param)
+
+
+@pytest.fixture
+def real_graph(request: pytest.FixtureRequest) -> Graph:
+    """A published graph, undirected, with unit weights, or half ones where it was directed."""
+    return _load_graph(request.param)

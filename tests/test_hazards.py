@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,11 +99,27 @@ UNREACHABLE = {
 }
 
 
+started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_child_outlives_the_tests() -> Iterator[None]:
+    """A twin whose test was not selected is never asked."""
+    yield
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+        if child.stdout is not None and not child.stdout.closed:
+            child.communicate()
+
+
 @functools.cache
 def start(script: str, optimized: bool) -> subprocess.Popen[str]:
     command = [sys.executable, *(["-O"] if optimized else []), str(HERE / f"{script}.py")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    started.append(child)
+    return child
 
 
 @functools.cache

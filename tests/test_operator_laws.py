@@ -1,4 +1,4 @@
-"""The laws O1 to O18 of every operator, on drawn graphs and surfaces and on every real mesh.
+"""The laws O1 to O18 of every operator, on drawn graphs and surfaces and on every real mesh and graph.
 
 One definition of a law serves both: `LAWS` names it, the domains it holds on, and the function that asserts it. Tolerances are
 C·u·(the magnitudes that were accumulated)·(what the geometry amplifies), with C = 8 for one application and 32 for compositions;
@@ -40,14 +40,14 @@ from operators import (
     robust_laplacian,
     symmetric_laplacian,
 )
-from operators.delaunay import intrinsic_delaunay_laplacian
+from operators.boundary import boundary_vertices
+from operators.delaunay import intrinsic_delaunay, intrinsic_delaunay_laplacian
 from operators.differential import edge_gradient, face_gradient, vertex_gradient
 from operators.diffusion import diffusion_laplacian
 from operators.magnetic import magnetic_laplacian
 from operators.report import corner_angles, report_mesh
 from operators.signed import signed_laplacian
 from operators.spectrum import eigenpairs
-from operators.topology import boundary_vertices
 
 U = roundoff(torch.float64)
 
@@ -97,7 +97,21 @@ class Case:
 
     @cached_property
     def components(self):
-        return sp.csgraph.connected_components(self.C != 0, directed=False)[1]
+        return components(self.domain)[1]
+
+    @cached_property
+    def ambiguous(self):
+        """Whether round-off decides how `robust_laplacian` splits four vertices on one circle: its mass then differs."""
+        if self.build is not robust_laplacian:
+            return False
+        surface, _ = intrinsic_delaunay(self.domain)
+        return bool((surface.angle_excess((surface.twin >= 0).nonzero()[:, 0]).abs() < 1e-6).any())
+
+    @cached_property
+    def round(self):
+        """Whether no triangle is thin."""
+        centred = self.domain.vertices - self.domain.vertices.mean(0)
+        return aspect(TriangleMesh(centred, self.domain.faces)) < 100
 
     def accumulated(self, *factors):
         """|a|ᵀ |C| |b|."""
@@ -106,6 +120,18 @@ class Case:
 
     def rebuilt(self, domain):
         return self.build(domain)
+
+
+def components(domain):
+    """Number and labels of the components of a domain, told by its own edges: an operator that dropped one would not notice."""
+    edges = domain.edge_index[:, domain.edge_weight != 0] if isinstance(domain, Graph) else domain.edges
+    joined = sp.coo_array((np.ones(edges.shape[1]), edges.numpy()), shape=(domain.num_nodes, domain.num_nodes))
+    return sp.csgraph.connected_components(joined, directed=False)
+
+
+def dyadic(*tensors):
+    """Whether these are small multiples of ⅛, on which sums and products are exact."""
+    return all(bool((8 * t == (8 * t).round()).all() and (t.abs() <= 1024).all()) for t in tensors)
 
 
 def moved(case, points):
@@ -123,26 +149,35 @@ def o1_symmetric_to_the_last_bit(case):
 
 
 def o2_constants_of_each_component_are_the_kernel(case):
-    if case.build in NO_CONSTANTS:
+    if case.build in NO_CONSTANTS - {symmetric_laplacian}:
         return
     labels = case.components
     degree = np.diff(case.C.indptr).max(initial=1)
+    # D^½ 1 for the symmetric normalisation: roundings in roots and entries; equal terms of a hub's row round alike and add up.
+    root = random_walk_laplacian(case.domain).mass.sqrt() if case.build is symmetric_laplacian else torch.ones(len(labels))
+    constant = root.double().numpy()
+    more = 6 + degree / 8 if case.build is symmetric_laplacian else 0
     for label in range(min(labels.max() + 1, 20)):
-        ones = torch.from_numpy((labels == label).astype(np.float64))[:, None]
+        ones = torch.from_numpy((labels == label) * constant)[:, None]
         rows = torch.from_numpy(case.size @ ones.numpy()) / case.L.mass[:, None]
         # One rounding more than the sum of the row: the division by the mass.
-        assert_within(case.L @ ones, 0.0, (3 + math.log2(degree)) * U * rows)
+        assert_within(case.L @ ones, 0.0, (3 + more + math.log2(degree)) * U * rows)
 
 
 def o3_positive_semidefinite(case):
     # Negative weights of flat triangles cancel in the sum.
-    slack = 32 * case.amplified if case.build in (cotangent_laplacian, unit_diffusion) else 8.0
+    slack = 8 * case.amplified if case.build in (cotangent_laplacian, unit_diffusion) else 8
     for x in (case.x, case.y):
         energy = float(case.L.inner(x, case.L @ x).real.sum())
         assert energy >= -slack * U * case.accumulated(x, x)
 
 
 def o4_energy_is_the_sum_of_squared_differences(case):
+    f = torch.complex(case.x[:, :1], case.y[:, :1])
+    if isinstance(case.domain, Graph):
+        expected, phase = _energy_of_graph(case, f.numpy())
+        bound = 8 * U * (1 + phase) * case.accumulated(f.abs(), f.abs())
+        assert_within(case.L.inner(f, case.L @ f).real, expected, bound)
     if case.build in NO_CONSTANTS:
         return
     coo = sp.coo_array(sp.triu(case.C, k=1))
@@ -154,9 +189,31 @@ def o4_energy_is_the_sum_of_squared_differences(case):
         assert_within(dirichlet_energy(case.L, x), float(terms.sum()) / 2, bound)
 
 
+def _energy_of_graph(case, f):
+    """Σ over pairs u < v of |s| |f_u − e^{iθ} f_v|², from the graph and the definitions alone, and the largest θ."""
+    graph, n = case.domain, case.domain.nodes
+    proper = graph.edge_index[0] != graph.edge_index[1]
+    ends, weight = graph.edge_index[:, proper].numpy(), graph.edge_weight[proper].numpy()
+    A = sp.csr_array(sp.coo_array((weight, (ends[0], ends[1])), shape=(n, n)))
+    # Both share one pattern as the parts of a complex matrix.
+    both = sp.coo_array((A + A.T) / 2 + 1j * (A - A.T))
+    if case.build is symmetric_laplacian:
+        degree = both.real.sum(axis=1)
+        f = f / np.sqrt(np.where(degree > 0, degree, 1.0))[:, None]
+    upper = both.coords[0] < both.coords[1]
+    (u, v), s = (side[upper] for side in both.coords), both.data.real[upper]
+    theta = np.pi / 2 * both.data.imag[upper] if case.build is magnetic_laplacian else np.zeros_like(s)
+    turn = np.exp(1j * theta) * np.sign(s)
+    return float((np.abs(s)[:, None] * np.abs(f[u] - turn[:, None] * f[v]) ** 2).sum()), np.abs(theta).max(initial=0.0)
+
+
 def o5_o6_divergence_is_the_adjoint_and_closes_to_the_laplacian(case):
-    if case.build in NO_CONSTANTS:
+    if case.build is symmetric_laplacian:
         return
+    if case.build not in NO_CONSTANTS:
+        pattern = case.L.stiffness.pattern
+        i, j = (ends[pattern.row < pattern.col] for ends in (pattern.row, pattern.col))
+        assert torch.equal(edge_gradient(case.L) @ case.x, case.x[j] - case.x[i])
     gradients = [(edge_gradient(case.L), case.L)]
     if case.build is cotangent_laplacian:
         gradients.append((face_gradient(case.domain), case.L))
@@ -178,6 +235,8 @@ def o5_o6_divergence_is_the_adjoint_and_closes_to_the_laplacian(case):
 
 
 def o7_renaming_the_nodes_renames_the_operator(case):
+    if case.ambiguous:
+        return
     n = case.domain.num_nodes
     order = torch.from_numpy(case.random.permutation(n))
     rank = torch.empty_like(order)
@@ -189,21 +248,30 @@ def o7_renaming_the_nodes_renames_the_operator(case):
         faces = torch.from_numpy(case.random.permutation(len(case.domain.faces)))
         renamed = TriangleMesh(case.domain.vertices[order], rank[case.domain.faces][faces])
     there = case.rebuilt(renamed)
+    here, new = case.L.stiffness.pattern, there.stiffness.pattern
+    if case.build not in (robust_laplacian, intrinsic_delaunay_laplacian):  # which leave out, or split, by round-off
+        assert torch.equal(*((i * n + j).sort().values for i, j in ((new.row, new.col), (rank[here.row], rank[here.col]))))
+    rows = 8 * U * case.amplified * case.size.max() * case.x.abs().sum(0) / case.L.mass[order, None]
+    assert_within(there @ case.x[order], (case.L @ case.x)[order], 2 * rows)
     expected = case.C[order.numpy()][:, order.numpy()]
     bound = np.abs(there.stiffness.to_scipy() - expected).max() if n else 0.0
-    assert bound <= 64 * U * case.amplified * case.size.max(), bound
-    assert_within(there.mass, case.L.mass[order], 64 * U * case.amplified * case.L.mass[order])
+    assert bound <= 8 * U * case.amplified * case.size.max()
+    assert_within(there.mass, case.L.mass[order], 8 * U * case.amplified * case.L.mass[order])
 
 
 def o8_rotation_and_translation_change_nothing(case):
+    if case.ambiguous:
+        return
     points = case.domain.arrays[0]
     turn, _ = np.linalg.qr(case.random.normal(size=(3, 3)))
     size = np.abs(points).max()
-    bound = 128 * U * case.amplified * case.size.max()
     for there in (points @ turn.T, points + size * case.random.normal(size=3)):
         other = moved(case, there)
-        same_operator(other, case.L, 4 * bound)
-        assert_within(other.mass, case.L.mass, 512 * U * case.amplified * case.L.mass.max())
+        # Moving rounds the positions where they arrive. Every flip adds to that: 40 of these units were measured.
+        times = 8 if case.build in (cotangent_laplacian, unit_diffusion) else 128
+        bound = times * U * (case.amplified + aspect(TriangleMesh(torch.from_numpy(there), case.domain.faces)))
+        same_operator(other, case.L, bound * case.size.max())
+        assert_within(other.mass, case.L.mass, bound * case.L.mass.max())
 
 
 def o9_scaling_keeps_the_stiffness_and_squares_the_mass(case):
@@ -211,12 +279,18 @@ def o9_scaling_keeps_the_stiffness_and_squares_the_mass(case):
     twice = moved(case, case.domain.arrays[0] * 2.0**power)
     assert (twice.stiffness.to_scipy() != case.C).nnz == 0
     assert torch.equal(twice.mass, case.L.mass * 4.0**power)
-    scaled = moved(case, case.domain.arrays[0] * 3.7e5)
-    same_operator(scaled, case.L, 128 * U * case.amplified * case.size.max())
-    assert_within(scaled.mass, case.L.mass * 3.7e5**2, 128 * U * case.amplified * 3.7e5**2 * case.L.mass.max())
+    if case.build is cotangent_laplacian:
+        larger = TriangleMesh(case.domain.vertices * 2.0**power, case.domain.faces)
+        for gradient in (face_gradient, vertex_gradient):
+            assert torch.equal(gradient(larger).stencil.values * 2.0**power, gradient(case.domain).stencil.values)
     for factor in (1e150, 1e-150):
         with pytest.raises(DomainError, match="unit of length"):
             moved(case, case.domain.arrays[0] * factor)
+    if case.ambiguous:
+        return
+    scaled = moved(case, case.domain.arrays[0] * 3.7e5)
+    same_operator(scaled, case.L, 16 * U * case.amplified * case.size.max())
+    assert_within(scaled.mass, case.L.mass * 3.7e5**2, 16 * U * case.amplified * 3.7e5**2 * case.L.mass.max())
 
 
 def o10_weights_are_not_negative_where_promised(case):
@@ -228,9 +302,12 @@ def o10_weights_are_not_negative_where_promised(case):
         if case.report.closed and case.report.non_manifold_edges == 0:
             assert off.max(initial=0.0) <= 8 * U * case.amplified * case.size.max()
     elif case.build is cotangent_laplacian:
-        positive = off.max(initial=0.0) > 64 * U * case.amplified * case.size.max()
+        positive = off.max(initial=0.0) > 8 * U * case.amplified * case.size.max()
+        worst = _worst_angle_sum(case.domain)
         if positive:
-            assert _worst_angle_sum(case.domain) > math.pi * (1 - 1e-12)
+            assert worst > math.pi * (1 - 1e-12)
+        if worst > math.pi + 64 * U * case.amplified and case.report.non_manifold_edges == 0:
+            assert off.max() > 0
 
 
 def _worst_angle_sum(mesh):
@@ -268,7 +345,12 @@ def o12_of_all_triangulations_delaunay_has_the_least_energy(case):
     magnitude = float((rough * (abs(plain.stiffness.to_scipy()) @ rough)).sum())
     # robust_laplacian mollifies: needles get longer by up to 1e-5 of the mean edge.
     mollified = 1e-3 * other if case.build is robust_laplacian else 0.0
-    assert energy <= other + 64 * U * case.amplified * magnitude + mollified
+    assert energy <= other + 32 * U * case.amplified * magnitude + mollified
+    if case.build is robust_laplacian and case.report.closed and case.report.manifold and case.round:
+        # No less either, on a closed surface; mollification moves round triangles by far less than a quarter.
+        delaunay = intrinsic_delaunay_laplacian(case.domain)
+        points = case.domain.vertices - case.domain.vertices.mean(0)
+        assert float(case.L.inner(points, case.L @ points)) >= 0.75 * float(delaunay.inner(points, delaunay @ points))
 
 
 def o13_mass_is_the_area(case):
@@ -293,11 +375,15 @@ def o14_gauss_bonnet(case):
 
 
 def o15_spectrum_lies_between_zero_and_the_norm_bound(case):
-    if case.build in (combinatorial_laplacian, random_walk_laplacian, symmetric_laplacian):
+    if case.build in (combinatorial_laplacian, random_walk_laplacian, symmetric_laplacian) and len(case.x) < 100:
         values = torch.linalg.eigvalsh(case.L.symmetrized().matrix())
         assert values[0] >= -8 * len(values) * U * case.L.norm_bound()
         if case.build is not combinatorial_laplacian:
             assert values[-1] <= 2 + 32 * len(values) * U
+            # L_ii = 1, but for isolated nodes: the trace counts the others.
+            (i, j), weight = case.domain.edge_index, case.domain.edge_weight
+            joined = i[(weight > 0) & (i != j)].unique().numel()
+            assert_within(case.L.diagonal().sum(), float(joined), 8 * len(values) * U)
         return
     top = case.L.largest_eigenvalue()
     assert -1e-6 * case.L.norm_bound() <= top <= case.L.norm_bound() * (1 + 1e-6)
@@ -307,11 +393,14 @@ def o16_linear_and_blind_to_batch_channel_and_layout(case):
     L, x, y = case.L, case.x, case.y
     a, b = 0.75, -3.0
     rows = torch.from_numpy(case.size @ (abs(a) * x.abs() + abs(b) * y.abs()).numpy()) / L.mass[:, None]
+    # Rows of a thousand entries are added up one by one.
+    rows *= 1 + torch.from_numpy(np.sqrt(np.diff(case.C.indptr)))[:, None] / 16
     assert_within(L @ (a * x + b * y), a * (L @ x) + b * (L @ y), 16 * U * rows)
     batch = torch.stack([x, y])
     assert_within(L @ batch, torch.stack([L @ x, L @ y]), 16 * U * rows)
     assert_within(L @ x[:, 1:2], (L @ x)[:, 1:2], 16 * U * rows[:, 1:2])
     assert torch.equal(L @ x.T.contiguous().T, L @ x)
+    assert_within(L @ x.expand(2, 3, *x.shape), (L @ x).expand(2, 3, *x.shape), 8 * U * rows)
     assert (L @ x[:, :0]).shape == (len(x), 0)
     assert (L @ batch[:0]).shape == (0, *x.shape)
 
@@ -322,7 +411,9 @@ def o17_unmodulated_difference_is_the_plain_one(case):
     weights = adjacency_of(case.L)
     ones = torch.ones(weights.pattern.nnz, dtype=torch.float64)
     rows = torch.from_numpy(case.size @ case.x.abs().numpy())
-    assert_within(modulated_laplacian(weights, ones, ones) @ case.x, case.L.stiffness(case.x), 16 * U * rows)
+    assert_within(modulated_laplacian(weights, ones, ones) @ case.x, case.L.stiffness(case.x), 8 * U * rows)
+    if dyadic(case.x, case.L.stiffness.values):
+        assert torch.equal(modulated_laplacian(weights, ones, ones) @ case.x, case.L.stiffness(case.x))
     plain = case.x[weights.pattern.col] - case.x[weights.pattern.row]
     assert torch.equal(modulated_gradient(weights, case.x, ones, ones), plain)
     copied = modulated_gradient(weights, case.x, ones, 0 * ones)
@@ -335,8 +426,15 @@ def o18_self_loops_drop_and_repeated_edges_add(case):
     looped = Graph(torch.cat([graph.edge_index, loops], 1), graph.nodes, torch.cat([graph.edge_weight, torch.ones(graph.nodes)]))
     doubled = Graph(graph.edge_index.repeat(1, 2), graph.nodes, graph.edge_weight.repeat(2))
     assert (case.rebuilt(looped).stiffness.to_scipy() != case.C).nnz == 0
-    if case.build in (combinatorial_laplacian, random_walk_laplacian, signed_laplacian):
-        same_operator(case.rebuilt(doubled), _scaled(case.L, 2.0), 16 * U * 2 * case.size.max())
+    twice = {magnetic_laplacian: lambda graph: magnetic_laplacian(graph, 0.125)}.get(case.build, case.build)(doubled)
+    expected = case.L if case.build is symmetric_laplacian else _scaled(case.L, 2.0)
+    # The phase of a weight w is rounded to u w.
+    same_operator(twice, expected, 16 * U * (1 + float(graph.edge_weight.abs().sum())) * 2 * case.size.max())
+    if dyadic(graph.edge_weight):
+        turned = Graph(graph.edge_index.flip(1), graph.nodes, graph.edge_weight.flip(0))
+        assert torch.equal(case.rebuilt(turned).stiffness.values, case.L.stiffness.values)
+        if case.build is not symmetric_laplacian:
+            assert torch.equal(twice.stiffness.values, expected.stiffness.values)
 
 
 def _scaled(L, factor):
@@ -375,15 +473,27 @@ def named(items):
 @pytest.mark.parametrize("build", GRAPH_KINDS, **named(GRAPH_KINDS))
 @given(data=st.data())
 def test_on_drawn_graphs(law, build, data):
-    graph = data.draw(graphs(max_nodes=12))
-    if build is magnetic_laplacian:
-        keep = data.draw(st.lists(st.booleans(), min_size=graph.edge_index.shape[1], max_size=graph.edge_index.shape[1]))
-        kept = torch.tensor(keep, dtype=torch.bool)
-        graph = Graph(graph.edge_index[:, kept], graph.nodes, graph.edge_weight[kept])
+    graph = data.draw(graphs(directed=build is magnetic_laplacian))
+    law(_drawn(build, _signed(graph) if build is signed_laplacian else graph, data))
+
+
+def _signed(graph):
+    sign = torch.where(graph.edge_index.sum(0) % 3 == 0, -1.0, 1.0)
+    return Graph(graph.edge_index, graph.nodes, graph.edge_weight * sign)
+
+
+@pytest.mark.parametrize("build", GRAPH_KINDS, **named(GRAPH_KINDS))
+def test_on_every_real_graph(build, real_graph):
+    x, y = torch.randn(2, real_graph.nodes, 2, dtype=torch.float64)
+    graph = real_graph
     if build is signed_laplacian:
-        sign = torch.where(graph.edge_index.sum(0) % 3 == 0, -1.0, 1.0)
-        graph = Graph(graph.edge_index, graph.nodes, graph.edge_weight * sign)
-    law(_drawn(build, graph, data))
+        graph = _signed(graph)
+    elif build is magnetic_laplacian:  # a third of the edges become one-way streets
+        kept = (graph.edge_index * torch.tensor([[1], [2]])).sum(0) % 3 > 0
+        graph = Graph(graph.edge_index[:, kept], graph.nodes, graph.edge_weight[kept])
+    case = Case(build, graph, x, y, np.random.default_rng(0))
+    for law in ON_GRAPHS:
+        law(case)
 
 
 @pytest.mark.parametrize("law", ON_MESHES, **named(ON_MESHES))
@@ -410,20 +520,54 @@ def test_on_every_real_mesh(build, real_mesh):
 @given(data=st.data())
 def test_the_kernel_has_one_dimension_for_each_component(build, data):
     """O2, counted; weights and angles of moderate size, or a small eigenvalue could not be told from zero."""
-    domains = meshes(slivers=False) if build is robust_laplacian else graphs(max_nodes=12, weights=["ones"])
-    L = build(data.draw(domains))
-    components = sp.csgraph.connected_components(L.stiffness.to_scipy() != 0, directed=False)[0]
+    domain = data.draw(meshes(slivers=False) if build is robust_laplacian else graphs(weights=["ones"]))
+    L = build(domain)
     values = torch.linalg.eigvalsh(L.symmetrized().matrix())
-    assert int((values <= 64 * len(values) * U * L.norm_bound()).sum()) == components
+    assert int((values <= 64 * len(values) * U * L.norm_bound()).sum()) == components(domain)[0]
+
+
+@given(graph=graphs(weights=["ones"]))
+def test_the_normalized_spectrum_reaches_two_once_for_each_bipartite_component(graph):
+    """O15: such a component, and no other, falls into two in the bipartite double cover."""
+    i, j = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
+    cover = Graph(torch.cat([torch.stack([i, j + graph.nodes]), torch.stack([i + graph.nodes, j])], 1), 2 * graph.nodes)
+    isolated = graph.nodes - i.unique().numel()
+    bipartite = components(cover)[0] - components(graph)[0] - isolated
+    values = torch.linalg.eigvalsh(symmetric_laplacian(graph).matrix())
+    assert int((values >= 2 - 64 * len(values) * U).sum()) == bipartite
+
+
+@pytest.mark.parametrize("build", [cotangent_laplacian, intrinsic_delaunay_laplacian, unit_diffusion])
+@given(mesh=meshes(planar=True))
+def test_linear_functions_are_harmonic_inside_a_planar_mesh(build, mesh):
+    """O11, pointwise. With weights ≥ 0 at the boundary too, as those of `robust_laplacian`, it cannot hold."""
+    L = build(mesh)
+    points = mesh.vertices - mesh.vertices.mean(0)
+    inside = torch.ones(len(points), dtype=torch.bool)
+    inside[boundary_vertices(mesh)] = False
+    rows = torch.from_numpy(abs(L.stiffness.to_scipy()) @ points.abs().numpy())
+    assert_within(L.stiffness(points)[inside], 0.0, 16 * U * aspect(mesh) * rows[inside])
+
+
+@pytest.mark.parametrize("build", [face_gradient, vertex_gradient])
+@given(mesh=meshes(planar=True))
+def test_linear_functions_have_their_slope_as_gradient(build, mesh):
+    """O5 and O6 hold for −∇ as well; this tells the two apart."""
+    gradient = build(mesh)
+    points = mesh.vertices - mesh.vertices.mean(0)
+    rows = torch.from_numpy(abs(gradient.stencil.to_scipy()) @ points.abs().numpy())
+    expected = torch.diag(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
+    bound = 16 * U * aspect(mesh) * gradient.vectors(rows).amax(dim=(1, 2), keepdim=True)
+    assert_within(gradient.vectors(gradient @ points), expected.expand(rows.shape[0] // 3, 3, 3), bound)
 
 
 def test_the_kernel_of_every_real_mesh_is_counted_by_its_components(real_mesh):
     L = robust_laplacian(real_mesh)
-    components = sp.csgraph.connected_components(L.stiffness.to_scipy() != 0, directed=False)[0]
-    values = eigenpairs(L, components + 1).values
-    assert float(values[components - 1]) <= 1e-9 * L.norm_bound()
+    count = components(real_mesh)[0]
+    values = eigenpairs(L, count + 1).values
+    assert float(values[count - 1]) <= 1e-9 * L.norm_bound()
     # The first mode of a surface of area A is far above rounding: 4π²/A for a round one, and no less than 1e-3 of it here.
-    assert float(values[components]) >= 1e-3 / real_mesh.area
+    assert float(values[count]) >= 1e-3 / real_mesh.area
 
 
 def test_energy_of_a_small_ripple_on_a_huge_constant():

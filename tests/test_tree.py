@@ -71,6 +71,12 @@ def test_imports_point_down(path: Path) -> None:
         assert not imported & {"pytest", "hypothesis"}, "needs the test extra"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_no_promise_hangs_on_an_assert(path: Path) -> None:
+    # python -O strips them.
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 @pytest.mark.parametrize("path", CODE, ids=name)
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500

@@ -105,8 +105,9 @@ def vtk_mutants():
     try:
         import vtkmodules.vtkCommonCore  # noqa: F401
     except ImportError:
-        refuses("vtk_absent", ImportError, r"neuralpde-toolkit\[mesh\]", lambda: read(".vtk", written(".vtk")))
-        cases.functions["vtk_absent"]()
+        absent = Cases()
+        absent.refuses("vtk_absent", ImportError, r"neuralpde-toolkit\[mesh\]", lambda: read(".vtk", written(".vtk")))
+        absent.functions["vtk_absent"]()
         return
     mutants(".vtk", 6)
 

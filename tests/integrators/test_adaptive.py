@@ -1,5 +1,7 @@
 """Adaptive steps: the error follows the tolerance, output times change nothing, and the cost is counted right."""
 
+import math
+
 import pytest
 import torch
 
@@ -125,3 +127,16 @@ def test_a_singular_right_hand_side_names_the_place_and_the_cure(method):
     f = lambda t, x: -torch.sign(x - 0.5) * 1e6  # noqa: E731
     with pytest.raises(SolveError, match=r"t = .*(discontinuous|stiff)"):
         integrate(f, X0, [0.0, 1.0], method(max_nfe=3000))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_late_start_keeps_the_digits_of_the_time(learned):
+    """A float32 state at t = 1e8, whose neighbours are 8 apart in float32; also where the output times are learned."""
+    t = torch.tensor([1e8, 1e8 + 1.0, 1e8 + 2.0], dtype=torch.float64, requires_grad=learned)
+    f = lambda t, x: torch.cos(t - 1e8).float() * torch.ones_like(x)  # noqa: E731
+    solution = integrate(f, torch.zeros(3, 1), t, Dopri5(rtol=1e-5))
+    expected = torch.sin(t.detach() - 1e8).float()
+    assert float((solution.x[:, 0, 0] - expected).detach().abs().max()) <= 50 * 1e-5
+    if learned:
+        (slope,) = torch.autograd.grad(solution.x[-1, 0, 0], t)
+        assert float((slope - torch.tensor([-1.0, 0.0, math.cos(2.0)])).abs().max()) <= 50 * 1e-5

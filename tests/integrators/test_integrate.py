@@ -309,7 +309,7 @@ cases = {
     "stiff": (lambda t, x: -1e8 * (x - torch.cos(t)), one),
 }
 for name, (f, x0) in cases.items():
-    for solver in (Dopri5(max_nfe=20_000), Bosh3(max_nfe=20_000), RK4(dt=1e-3)):
+    for solver in (Dopri5(max_nfe=2_000), Bosh3(max_nfe=2_000), RK4(dt=1e-3)):
         try:
             integrate(f, x0, [0.0, 0.5, 2.0], solver)
             print(name, type(solver).__name__, "returned")
@@ -322,7 +322,7 @@ def test_failures_are_typed_without_asserts_too():
     """torchdiffeq stops on a vanishing step by assert, which python -O removes."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-O", "-c", OPTIMISED], capture_output=True, text=True, timeout=20, cwd=root, check=False
+        [sys.executable, "-O", "-c", OPTIMISED], capture_output=True, text=True, timeout=120, cwd=root, check=False
     )
     lines = done.stdout.split("\n")[:-1]
     assert len(lines) == 9, done.stderr

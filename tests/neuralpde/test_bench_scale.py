@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from neuralpde.bench_scale import STAGES, ScaleBench, measure
+from neuralpde import bench_scale as module
+from neuralpde.bench_scale import STAGES, Scale, ScaleBench, measure
 from neuralpde.cli import main
 from neuralpde.files import RunFolderError
 from operators import icosphere
@@ -28,3 +29,13 @@ def test_the_command_prints_and_writes_every_size(tmp_path, capsys):
 def test_sizes_that_make_no_torus_are_refused():
     with pytest.raises(RunFolderError, match="at least 64"):
         ScaleBench(vertices=(10,))
+
+
+def test_no_number_or_word_is_cut_on_a_terminal_of_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(module, "_in_a_process", lambda *_: Scale(1_000_000, (100.1, 100.2, 100.3, 100.4), 12.34, 0.31))
+    module.bench_scale(ScaleBench(vertices=(1_000_000,)))
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for word in ("1,000,000", "100.1", "100.4", "12.34", "Laplacian", "gradient"):
+        assert word in said

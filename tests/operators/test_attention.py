@@ -175,6 +175,14 @@ def test_bad_sizes_and_fields_are_refused():
         ScaledDotProduct(L, 1)(torch.ones(11, 1, dtype=torch.float64))
     with pytest.raises(FieldError, match="nothing is converted silently"):
         ScaledDotProduct(L, 1)(torch.ones(12, 1))
+    with pytest.raises(FieldError, match="reads 2 real channels, not 3"):
+        ScaledDotProduct(L, 2)(torch.ones(5, 12, 3, dtype=torch.float64))
+    with pytest.raises(FieldError, match="complex"):
+        ScaledDotProduct(L, 2)(torch.ones(12, 2, dtype=torch.complex128))
+    pattern = L.stiffness.pattern
+    for wrong in (torch.ones(pattern.nnz - 1), torch.ones(pattern.nnz + 1), torch.ones(()), torch.ones(pattern.nnz).long()):
+        with pytest.raises(FieldError, match=rf"floating point of shape \(\.\.\., {pattern.nnz}\)"):
+            row_softmax(wrong, pattern)
 
 
 def test_vmap_over_states_is_the_batch():

@@ -119,7 +119,7 @@ def test_an_operator_on_the_union_acts_on_every_member_by_itself():
 
 def test_fields_that_do_not_fit_are_refused():
     joined = batch([icosphere(0), icosphere(0)])
-    with pytest.raises(FieldError, match=r"shape \(\.\.\., 24, c\) to be split, not \(12, 1\)"):
+    with pytest.raises(FieldError, match=r"shape \(\.\.\., 24, c\), not \(12, 1\)"):
         joined.split(torch.ones(12, 1))
     with pytest.raises(FieldError, match=r"n = \[12, 12\], not \[12\]"):
         joined.join([torch.ones(12, 1)])
@@ -154,3 +154,17 @@ def test_what_can_not_be_joined_is_refused(domains, match):
         batch(domains)
     with pytest.raises(DomainError, match="at least one block"):
         block_diagonal([])
+
+
+def test_members_are_found_by_index_and_in_turn():
+    members = [icosphere(0), icosphere(1)]
+    joined = batch(members)
+    assert list(joined) == members
+    assert joined[-1] is members[-1]
+
+
+def test_what_is_no_list_of_domains_is_no_batch():
+    with pytest.raises(DomainError, match=r"\[domain\]"):
+        batch(icosphere(0))
+    with pytest.raises(DomainError, match="Laplacians are joined by block_diagonal"):
+        batch([icosphere(0), icosphere(1)]).map(robust_laplacian)

@@ -180,7 +180,7 @@ def test_what_would_lose_a_gradient_or_has_no_bytes_is_refused(cache):
         cache.get("any", {"x": np.array([object()])}, never)
     with pytest.raises(ValueError, match="max_bytes must be a positive integer"):
         Cache(cache.folder, 0)
-    with pytest.raises(ValueError, match="pass a named function"):
+    with pytest.raises(ValueError, match="use get"):
         cache.laplacian(lambda mesh: robust_laplacian(mesh), icosphere(0))
 
 
@@ -237,3 +237,24 @@ def test_killed_and_concurrent_writers_leave_only_whole_entries(tmp_path):
         os.utime(part, (0, 0))
     cache.get("new", {}, lambda: {"x": torch.ones(1)})
     assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_keys_of_another_type_and_fields_of_another_name_are_other_inputs(cache):
+    assert cache.key("any", {"x": {1: 2}}) != cache.key("any", {"x": {"1": 2}})
+    assert cache.key("any", {"x": {1: 2, "b": 3}}) == cache.key("any", {"x": {"b": 3, 1: 2}})
+    one, other = (np.zeros(2, dtype=[(name, np.int64)]) for name in "ab")
+    assert cache.key("any", {"x": one}) != cache.key("any", {"x": other})
+
+
+def test_a_result_named_like_a_complex_one_is_refused(cache):
+    with pytest.raises(ValueError, match="which marks complex tensors here: call it otherwise"):
+        cache.get("any", {}, lambda: {f"a{COMPLEX}": torch.ones(2)})
+
+
+def test_a_function_of_the_users_own_is_refused_since_nobody_sees_it_change(cache):
+    def mine(mesh):
+        return robust_laplacian(mesh)
+
+    mine.__qualname__ = "mine"
+    with pytest.raises(ValueError, match=r"do not tell when .*mine changes: use get\(kind, inputs, compute, version=\.\.\.\)"):
+        cache.laplacian(mine, icosphere(0))

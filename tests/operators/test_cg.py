@@ -214,3 +214,11 @@ def test_without_pyamg_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyamg", None)
     with pytest.raises(ImportError, match=r"neuralpde-toolkit\[amg\]"):
         robust_laplacian(icosphere(0)).solve(1.0, torch.ones(12, 1, dtype=F64), by=ConjugateGradient(preconditioner=AMG()))
+
+
+def test_a_guess_that_does_not_fit_is_refused():
+    L = combinatorial_laplacian(icosphere(0).graph())
+    b = torch.randn(12, 1, dtype=torch.float64)
+    for guess in (b[:3], b.float()):
+        with pytest.raises(FieldError, match="guess"):
+            ConjugateGradient(kernel=Constants.of(L)).solve(L, b, guess)

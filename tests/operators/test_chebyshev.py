@@ -64,14 +64,16 @@ def triangle(**kinds):
 def test_error_is_within_the_bound_on_any_domain(build, data):
     L = data.draw(st.one_of(graphs().map(combinatorial_laplacian), meshes(slivers=False).map(robust_laplacian)))
     # A time in units of the fastest mode: else a drawn mesh of size 2^-20 needs 10^12 of them.
-    t = data.draw(st.sampled_from([0.0, 0.01, 1.0, 30.0])) / (L.norm_bound() or 1.0)
+    fastest = L.norm_bound() or 1.0
+    wave = build in (cosine, sine)
+    t = data.draw(st.sampled_from([0.0, 0.01, 1.0, 30.0])) / (math.sqrt(fastest) if wave else fastest)
     tolerance = data.draw(st.sampled_from([1e-2, 1e-6, 1e-10]))
     p = build(L, t, tolerance=tolerance)
     error = distance(L, p.matrix(), exact(L, lambda w: FUNCTIONS[build](w, t)))
     scale = t if build is sine else 1.0
     assert p.error_bound <= tolerance * scale
-    # eigh of the reference errs by n u ‖L‖ in each eigenvalue, which f magnifies by |f′| ‖L‖ ≤ 30 (t ‖L‖).
-    reference = 32 * L.shape[0] * U * (1 + t * L.norm_bound()) * max(scale, p.norm_bound())
+    # eigh of the reference errs by n u ‖L‖ in each eigenvalue, which f magnifies by |f′| ≤ t, or t² for a wave.
+    reference = 32 * L.shape[0] * U * (1 + (t * t if wave else t) * fastest) * max(scale, p.norm_bound())
     assert error <= p.error_bound + round_off(p, L.shape[0]) + reference
 
 
@@ -338,3 +340,54 @@ def test_other_refusals_name_cause_and_cure():
         chebyshev_filter(L, lambda w: (w > 1).double(), tolerance=1e-6)
     with pytest.raises(FieldError, match="shape"):
         exponential(L, 1.0) @ torch.ones(30)
+
+
+# An interval that misses part of the spectrum -------------------------------------------------------------------------
+
+
+@functions
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_an_interval_that_misses_eigenvalues_is_refused_or_does_no_harm(build, dtype, share):
+    wide = robust_laplacian(icosphere(2))
+    L = deepcopy(wide).to(dtype)
+    x = torch.randn(L.shape[0], 2, dtype=dtype)
+    for t in (0.01, 1.0):
+        p = build(L, t, interval=(0.0, share * wide.largest_eigenvalue()), tolerance=1e-6)
+        try:
+            y = p @ x
+        except DomainError:
+            continue
+        gap = y.double() - exact(wide, lambda w, t=t: FUNCTIONS[build](w, t)) @ x.double()
+        assert float(wide.inner(gap, gap).sqrt()) <= 1e-4 * max(1.0, t) * float(wide.inner(x.double(), x.double()).sqrt())
+
+
+def test_a_filter_of_an_operator_that_grew_since_is_refused_forward_and_in_training():
+    fixed = robust_laplacian(icosphere(1))
+    x = torch.randn(42, 1, dtype=torch.float64)
+    learned = Laplacian(SparseOperator(fixed.stiffness.pattern, torch.nn.Parameter(fixed.stiffness.values)), fixed.mass)
+    p = exponential(learned, 1.0)
+    p @ x
+    with torch.no_grad():
+        learned.stiffness.values.mul_(10)
+    with pytest.raises(DomainError, match="if Laplacian has changed since, build the filter anew"):
+        p @ x
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e25, float("nan")])
+def test_the_size_of_the_field_is_no_alarm(scale):
+    L = deepcopy(robust_laplacian(icosphere(1))).to(torch.float32)
+    y = exponential(L, 0.1) @ (scale * torch.randn(42, 2))
+    assert bool(torch.isfinite(y).all()) == math.isfinite(scale)
+
+
+def test_a_filter_takes_the_transforms_of_torch_func():
+    L = robust_laplacian(icosphere(1))
+    x, g = torch.randn(2, 42, 2, dtype=torch.float64)
+    p = exponential(L, 0.1)
+    assert_within(torch.func.jvp(p, (x,), (g,))[1], p @ g, 1e-12)
+    assert_within(torch.func.vmap(p)(torch.stack([x, g])), p @ torch.stack([x, g]), 1e-12)
+    slope = torch.func.grad(lambda y: (p(y) * g).sum())
+    y = x.clone().requires_grad_()
+    assert_within(slope(x), torch.autograd.grad((p(y) * g).sum(), y)[0], 1e-12)
+    assert_within(torch.func.vmap(slope)(torch.stack([x, g]))[1], slope(g), 1e-12)

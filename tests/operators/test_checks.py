@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators import DomainError, DomainWarning, FieldError
-from operators.checks import as_index, as_points, check_field, check_finite, real_dtype
+from operators.checks import as_index, as_points, check_field, check_finite, check_no_gradient, is_integer, real_dtype
 
 
 def test_errors_are_value_errors_and_the_warning_a_user_warning():
@@ -80,7 +80,7 @@ def test_scale_must_fit_the_precision(dtype, size, ok):
     if ok:
         assert torch.equal(as_points(points, "points"), points)
     else:
-        with pytest.raises(DomainError, match=rf"beyond what {dtype} geometry can hold.*change the unit of length"):
+        with pytest.raises(DomainError, match=rf"{dtype} geometry can hold \(1e-\d+ to 1e\+\d+\): change the unit of length"):
             as_points(points, "points")
 
 
@@ -97,6 +97,8 @@ def test_integers_of_every_width_become_int64(dtype):
         ([[0.0, 1.0, 2.0]], r"integers, not torch\.float32: indices are never rounded"),
         ([[False, True, True]], r"integers, not torch\.bool"),
         ([[0, 1, 2, 3]], r"shape \(n, 3\), not \(1, 4\) \(triangulate polygons first\)"),
+        ([[0, 1], [1, 2], [2, 3], [3, 0]], r"shape \(n, 3\), not \(4, 2\) \(triangulate"),
+        ([[0], [1], [2]], r"shape \(n, 3\), not \(3, 1\): pass its transpose, \.T"),
         ([0, 1, 2], r"shape \(n, 3\), not \(3,\)"),
         ([[0, 1, 4]], "index 4, but there are only 4 points, numbered 0 to 3"),
         ([[-1, 1, 2]], r"negative index -1: indices count from 0 \(files often count from 1\)"),
@@ -143,3 +145,19 @@ def test_fields_that_do_not_fit_are_refused(field, match):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_fields_that_fit_pass(shape, dtype):
     check_field(torch.ones(shape, dtype=dtype), 3, torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(3, True), (np.int8(3), True), (True, False), (np.True_, False), (3.0, False), ("3", False)]
+)
+def test_integers_are_those_of_python_and_numpy(value, expected):
+    assert is_integer(value) is expected
+
+
+def test_points_with_a_gradient_are_refused_only_where_it_would_be_recorded():
+    points = torch.zeros(2, 2, requires_grad=True)
+    with pytest.raises(DomainError, match=r"smooth.*no_grad"):
+        check_no_gradient(points, "smooth")
+    check_no_gradient(points.detach(), "smooth")
+    with torch.no_grad():
+        check_no_gradient(points, "smooth")

@@ -188,3 +188,18 @@ def test_bad_sizes_and_fields_are_refused():
         SpatialDifference(L)(torch.ones(11, 1, dtype=torch.float64))
     with pytest.raises(FieldError, match="nothing is converted silently"):
         SpatialDifference(L)(torch.ones(12, 1))
+    with pytest.raises(FieldError, match="reads 1 real channels, not 3"):
+        SpatialDifference(L)(torch.ones(5, 12, 3, dtype=torch.float64))
+    with pytest.raises(FieldError, match="complex"):
+        SpatialDifference(L)(torch.ones(12, 1, dtype=torch.complex128))
+    edges, ones = adjacency_of(L), torch.ones(60, dtype=torch.float64)
+    with pytest.raises(FieldError, match=r"must have shape \(\.\.\., 12, c\)"):
+        modulated_gradient(edges, torch.ones(13, 1, dtype=torch.float64), ones, ones)
+
+
+def test_one_weight_a_member_broadcasts_against_one_for_all():
+    edges = adjacency_of(robust_laplacian(icosphere(0)))
+    w, batch = torch.rand(60, dtype=torch.float64), torch.rand(3, 60, dtype=torch.float64)
+    for w1, w2 in ((w, batch), (batch, w)):
+        both = modulated_laplacian(edges, w1.expand(3, 60), w2.expand(3, 60))
+        assert torch.equal(modulated_laplacian(edges, w1, w2).values, both.values)

@@ -19,6 +19,7 @@ from operators import (
     TriangleMesh,
     combinatorial_laplacian,
     cotangent_laplacian,
+    dirichlet_energy,
     grid,
     icosphere,
     random_walk_laplacian,
@@ -382,3 +383,11 @@ def test_laws_on_every_real_mesh(real_mesh):
             back = torch.from_numpy(scale.T @ (G.weight.abs()[:, None] * slope).numpy()) / L.mass[:, None]
             amplified = 1.0 if G.axes == 1 else aspect(real_mesh)
             assert_within(div @ (G @ x), -(L @ x), 32 * U * amplified * back)
+
+
+def test_weights_of_a_gradient_are_its_own():
+    L = combinatorial_laplacian(icosphere(0).graph())
+    x = torch.randn(12, 1, dtype=torch.float64)
+    before = dirichlet_energy(L, x)
+    edge_gradient(L).weight.mul_(5)
+    assert dirichlet_energy(L, x) == before

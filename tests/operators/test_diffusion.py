@@ -333,6 +333,8 @@ def test_bad_coefficients_are_refused_with_their_cure(diffusivity, message):
         diffusivity = diffusivity.double()
     with pytest.raises(FieldError, match=message):
         MeshDiffusion(icosphere(1))(diffusivity)
+    with pytest.raises(FieldError, match=message):
+        diffusion_laplacian(icosphere(1), diffusivity)
 
 
 def test_a_tensor_that_is_negative_only_out_of_the_face_is_welcome():
@@ -390,6 +392,8 @@ def test_on_another_mesh():
     with pytest.raises(NotImplementedError, match="built from tensors"):
         diffusion_laplacian(mesh, rate(mesh)).on(other)
     assert MeshDiffusion(mesh).on(other)(rate(other)).shape == (48, 48)
+    narrow = MeshDiffusion(mesh).to(torch.float32).on(other)
+    assert narrow(rate(other).float()).dtype == torch.float32
     edges = EdgeDiffusion(robust_laplacian(mesh)).on(other)
     assert edges(torch.ones_like(edges.weights)).shape == (48, 48)
     bare = robust_laplacian(mesh)

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 
 from neuralpde.testing import assert_within, fields, graphs, meshes, roundoff
 from operators import (
+    ConjugateGradient,
     DomainError,
     FieldError,
+    Jacobi,
     combinatorial_laplacian,
     cotangent_laplacian,
+    eigenpairs,
     grid,
     icosphere,
     robust_laplacian,
 )
+from operators.boundary import boundary_vertices
 from operators.dirichlet import dirichlet
 from operators.grids import Boundary, Grid, grid_laplacian
-from operators.topology import boundary_vertices
 
 U = roundoff(torch.float64)
 
@@ -146,3 +149,25 @@ def test_fields_that_do_not_fit_are_refused():
     with pytest.raises(FieldError, match=r"values has dtype torch\.float32"):
         D.extend(x, torch.ones(2, 1))
     assert torch.equal(dirichlet(robust_laplacian(icosphere(0)), []).free, torch.arange(12))
+
+
+def test_heat_with_fixed_values_is_the_steady_state_plus_what_decays_with_zeros():
+    """On a rectangle with u = x held on its rim, x is steady; a mode of the rectangle decays on top of it."""
+    mesh = grid(9, 17, 1.0, 2.0)
+    D = dirichlet(cotangent_laplacian(mesh), boundary_vertices(mesh))
+    x = mesh.vertices[:, :1]
+    values = x[D.fixed]
+    h = ConjugateGradient(tolerance=1e-12, preconditioner=Jacobi()).solve(D, -D.load(values))
+    pairs = eigenpairs(D, 1)
+    mode, rate = pairs.vectors, pairs.values
+    start = x + D.extend(mode)
+    later = D.extend(h + D.solve(0.1, D.restrict(start) - h), values)
+    assert_within(later, x + D.extend(mode) / (1 + 0.1 * rate), 1e-9)
+
+
+def test_what_is_no_laplacian_is_refused_and_another_domain_needs_its_own_nodes():
+    mesh = grid(4, 4)
+    with pytest.raises(DomainError, match="of a TriangleMesh"):
+        dirichlet(mesh, boundary_vertices(mesh))
+    with pytest.raises(NotImplementedError, match="boundary_vertices"):
+        dirichlet(robust_laplacian(mesh), boundary_vertices(mesh)).on(grid(5, 5))

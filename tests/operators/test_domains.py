@@ -369,3 +369,57 @@ def test_a_graph_without_edges_or_weights_is_fine():
     assert graph.num_nodes == 3
     assert graph.edge_weight.shape == (0,)
     assert Graph(EDGE, 2).edge_weight.tolist() == [1.0, 1.0]
+
+
+def test_a_domain_shows_its_shape_and_not_its_numbers():
+    mesh = icosphere(1)
+    assert repr(mesh) == "TriangleMesh(vertices=[42, 3] float64, faces=[80, 3] int64, cpu)"
+    assert repr(mesh.graph()) == "Graph(edge_index=[2, 240] int64, nodes=42, edge_weight=[240] float64, cpu)"
+    assert repr(PointCloud(mesh.vertices.float())) == "PointCloud(points=[42, 3] float32, cpu)"
+
+
+def test_vertices_have_gradients_through_cleaning():
+    """The kept vertices are the given ones: the gradient of their sum is one, and zero on those welded away."""
+    mesh = icosphere(1)
+    faces = mesh.faces.clone()
+    faces[0, 0] = mesh.num_nodes
+    vertices = torch.cat([mesh.vertices, mesh.vertices[mesh.faces[0, :1]]]).requires_grad_()
+    with pytest.warns(DomainWarning, match="coincide"):
+        seamed = TriangleMesh(vertices, faces)
+    cleaned = seamed.clean()
+    assert torch.equal(cleaned.vertices, mesh.vertices)
+    (gradient,) = torch.autograd.grad(cleaned.vertices.sum(), vertices)
+    assert gradient[:-1].eq(1).all()
+    assert gradient[-1].eq(0).all()
+
+
+def test_a_device_and_a_precision_may_come_together():
+    mesh = icosphere(0)
+    for moved in (mesh.to("cpu", torch.float32), mesh.to(device="cpu", dtype=torch.float32), mesh.to(torch.float32)):
+        assert moved.vertices.dtype == torch.float32
+        assert moved.faces.dtype == torch.int64
+    assert mesh.to("cpu").device == mesh.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("use", "wanted"),
+    [
+        (lambda: robust_laplacian(icosphere(0).graph()), "'vertices': what is wanted here is a TriangleMesh"),
+        (lambda: operators.combinatorial_laplacian(icosphere(0)), r"here is a Graph, such as mesh\.graph\(\)"),
+        (lambda: operators.boundary_loops(PointCloud(icosphere(0).vertices)), "a TriangleMesh"),
+        (lambda: operators.point_cloud_laplacian(icosphere(1)), r"PointCloud\(mesh\.vertices\)"),
+        (lambda: operators.grid_laplacian(operators.grid(3, 3)), "a Grid"),
+        (lambda: operators.eigenpairs(icosphere(0), 3), "a Laplacian"),
+        (lambda: icosphere(0).colour, "no attribute 'colour'$"),
+    ],
+)
+def test_the_wrong_kind_of_domain_is_told_which_one_is_wanted(use, wanted):
+    with pytest.raises(AttributeError, match=wanted):
+        use()
+
+
+def test_weights_may_come_as_any_array():
+    cloud = PointCloud(icosphere(0).vertices.float())
+    assert torch.equal(cloud.knn_graph(3, lambda r: np.ones(len(r))).edge_weight, cloud.knn_graph(3).edge_weight)
+    with pytest.raises(DomainError, match=r"edge_weight must have shape"):
+        cloud.knn_graph(3, lambda r: 1.0)

@@ -1,5 +1,6 @@
 """Meshes survive the way to PyVista and trimesh and back; what those hold besides triangles is taken apart or refused."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -67,6 +68,7 @@ def test_fields_become_point_data(pyvista):
     surface = mesh.to_pyvista(u=u, v=v)
     assert np.array_equal(surface.point_data["u"], u.numpy())
     assert np.array_equal(surface.point_data["v"], v.detach().numpy())
+    assert np.array_equal(mesh.to_pyvista(w=u.numpy()).point_data["w"], u.numpy())
     surface.point_data["u"][:] = 7
     assert (u < 1).all()
     with pytest.raises(DomainError, match=r"w must have shape \(12,\) or \(12, c\), not \(11,\)"):
@@ -137,3 +139,10 @@ def test_a_polygon_is_the_fan_of_its_first_corner(polygons):
 def test_polygons_without_area_are_refused(padded):
     with pytest.raises(DomainError, match=r"polygon \d has -?\d corners: a face needs three"):
         fans(np.array(padded))
+
+
+def test_nothing_optional_or_slow_is_imported_before_it_is_needed():
+    spared = "{'pyvista', 'vtkmodules', 'trimesh', 'pyamg', 'torch_geometric', 'matplotlib', 'tyro'}"
+    code = f"import sys, neuralpde; print(*{spared} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

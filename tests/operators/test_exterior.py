@@ -205,3 +205,12 @@ def test_a_constant_planar_field_has_neither_curl_nor_inner_divergence(mesh):
     inner[mesh.edges[:, dense(d1).abs().sum(0) == 1].reshape(-1)] = False
     magnitude = size(divergence, form) * 64 * U * aspect(mesh) ** 2
     assert_within((divergence @ form)[inner], 0.0, magnitude[inner])
+
+
+@pytest.mark.parametrize("build", [exterior_derivative, codifferential])
+def test_a_degree_is_an_integer_of_python_or_numpy(build):
+    mesh = icosphere(0)
+    for wrong in (1.0, "1", True, 3, -1, None):
+        with pytest.raises(DomainError, match="degree of the form must be"):
+            build(mesh, wrong)
+    assert torch.equal(build(mesh, np.int64(1)).values, build(mesh, 1).values)

@@ -1,6 +1,8 @@
 """Distances agree with closed forms, unreachable is infinite, and nothing bad reaches the native code."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -32,6 +34,25 @@ def length(path):
     return float((path[1:] - path[:-1]).norm(dim=1).sum())
 
 
+@pytest.mark.parametrize("build", [HeatMethod, VectorHeatMethod, lambda mesh: geodesic_path(mesh, 0, 1)])
+def test_a_gradient_that_would_be_lost_is_refused(build):
+    mesh = TriangleMesh(TRIANGLE.vertices.clone().requires_grad_(), TRIANGLE.faces)
+    with pytest.raises(DomainError, match="no gradient in the points"):
+        build(mesh)
+    with torch.no_grad():
+        build(mesh)
+
+
+@pytest.mark.parametrize("method", [HeatMethod(TRIANGLE), VectorHeatMethod(TRIANGLE)])
+def test_a_copy_and_a_pickle_leave_the_native_factors_behind(method):
+    def ask(method):
+        return method.distance(0) if isinstance(method, HeatMethod) else method.log_map(0)
+
+    expected = ask(method)
+    for other in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+        assert torch.equal(ask(other), expected)
+
+
 # Distance -------------------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +81,11 @@ def test_several_sources_give_the_distance_from_the_nearest():
     # The method smooths the ridge where two fronts meet, so this law holds to discretisation error only.
     assert_within(heat.distance([0, 1]), nearest, 0.03 * math.pi)
     assert torch.equal(heat.distance(torch.tensor([1, 0])), heat.distance([0, 1]))
+
+
+def test_a_source_named_twice_is_one_source():
+    heat = HeatMethod(SPHERE)
+    assert torch.equal(heat.distance([0, 1, 0, 0, 1, 0]), heat.distance([0, 1]))
 
 
 def test_other_components_are_infinitely_far():
@@ -165,6 +191,13 @@ def test_transport_keeps_the_length_and_is_linear_in_scale():
     assert_within(carried[0], torch.tensor([0.6, 0.8], dtype=torch.float64), 1e-6)
     assert_within(vector_heat.transport(0, [6e9, 8e9]), 1e10 * carried, 1e-2)
     assert (vector_heat.transport(0, [0.0, 0.0]) == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_transport_of_a_tiny_or_huge_vector_is_that_of_its_direction(size):
+    heat = VectorHeatMethod(icosphere(1))
+    plain = heat.transport(0, [0.6, 0.8])
+    assert_within(heat.transport(0, [0.6 * size, 0.8 * size]) / size, plain, 1e-13)
 
 
 def test_vectors_on_other_components_are_infinite_or_zero():

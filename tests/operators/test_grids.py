@@ -152,6 +152,8 @@ def test_precision_moves_copies_and_recipes(dtype):
         ((3, 1e-150), "spacing must be finite"),
         ((3, [1.0, 1.0]), "1 axes need as many spacings and boundaries, not \\(2,\\) and 1"),
         (((3, 3), 1.0, [Boundary.PERIODIC]), "2 axes need as many"),
+        (((3, 3), 1.0, "periodic"), "boundary must be a Boundary.*try Boundary.PERIODIC"),
+        ((3, None), "spacing must be an array or tensor of numbers"),
         ((3, 1.0, ["periodic"]), "boundary must be a Boundary.*try Boundary.PERIODIC"),
         ((3, torch.tensor([1])), "spacing must be float32 or float64, not torch.int64"),
     ],
@@ -169,3 +171,10 @@ def test_fields_that_do_not_fit_are_refused():
         grid.flattened(torch.ones(3, 2, 1))
     with pytest.raises(DomainError, match="spacing must be finite"):
         Grid(3, 1e60).to(torch.float32)
+
+
+def test_sizes_may_be_numpy_integers():
+    grid = Grid(np.array([3, 4]), np.float32(0.5))
+    assert grid.shape == (3, 4)
+    assert all(type(n) is int for n in grid.shape)
+    assert Grid(np.int64(5)).shape == (5,)

@@ -202,6 +202,21 @@ def test_is_differentiable_in_the_vertices(degree, stars):
     assert torch.autograd.gradcheck(energy, bent.requires_grad_(), fast_mode=True)
 
 
+@pytest.mark.parametrize("unit", [1e-14, 1e14])
+def test_values_beyond_float32_are_refused_with_the_cure(unit):
+    """The stiffness of Δ₂ is in 1/length⁴: a molecule in metres would get infinities, a continent zeros."""
+    mesh = TriangleMesh(icosphere(1).vertices * unit, icosphere(1).faces)
+    assert hodge_laplacian(mesh, 2).norm_bound() > 0
+    with pytest.raises(DomainError, match=r"leaves the range of torch\.float32: use float64 or change the unit of length"):
+        hodge_laplacian(mesh.to(torch.float32), 2)
+
+
+def test_a_gradient_that_the_decomposition_would_lose_is_refused():
+    mesh = TriangleMesh(icosphere(1).vertices.clone().requires_grad_(), icosphere(1).faces)
+    with pytest.raises(DomainError, match="no gradient in the points"):
+        HodgeDecomposition(mesh)
+
+
 @pytest.mark.parametrize("degree", [1, 2])
 def test_a_mesh_that_is_not_delaunay_is_refused_with_its_cure(degree):
     with pytest.raises(DomainError, match=r"⋆1 is no inner product.*use barycentric_stars or unit_stars"):

@@ -190,3 +190,14 @@ def test_a_compiled_product_is_the_eager_one_in_one_graph(batch):
     actual = torch.autograd.grad(torch.compile(f, fullgraph=True, backend="aot_eager")(x), (x, A.values))
     for one, other in zip(actual, expected, strict=True):
         assert_within(one, other, 256 * U * (1 + other.abs()))
+
+
+@maps
+def test_the_vectorised_jacobians_of_torch_autograd_are_the_plain_ones(function, arguments):
+    """Its vmap is an older one than torch.func's, and knows nothing of `Function.vmap`."""
+    inputs = tuple(x.detach() for x in arguments())
+    plain = torch.autograd.functional.jacobian(function, inputs)
+    for strategy in ("reverse-mode", "forward-mode"):
+        quick = torch.autograd.functional.jacobian(function, inputs, vectorize=True, strategy=strategy)
+        for one, other in zip(quick, plain, strict=True):
+            assert_within(one, other, 64 * U * (1 + other.abs()))

@@ -467,3 +467,24 @@ def test_what_is_kept_of_the_values_is_renewed_when_they_change():
 def test_diagonal_is_that_of_the_matrix(build, domains, data):
     L = build(data.draw(domains))
     assert_within(L.diagonal(), L.matrix().diagonal(), 8 * U * L.diagonal().abs())
+
+
+@pytest.mark.parametrize("write", [lambda v: v.data.mul_(2), lambda v: np.multiply(v.numpy(), 2, out=v.numpy())])
+def test_what_is_kept_sees_writes_that_no_version_counts(write):
+    L = cotangent_laplacian(icosphere(1)).to(torch.float32)
+    bound, wide = L.norm_bound(), L.to_wide(torch.ones(1, dtype=torch.float64)).matrix()
+    write(L.stiffness.values)
+    assert L.norm_bound() == 2 * bound
+    assert torch.equal(L.to_wide(torch.ones(1, dtype=torch.float64)).matrix(), 2 * wide)
+
+
+def test_what_is_kept_in_inference_mode_still_serves_gradients():
+    L = cotangent_laplacian(icosphere(1)).to(torch.float32)
+    x = torch.randn(42, 1, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        L.to_wide(x)
+        L.norm_bound()
+        L.solve(0.1, x.detach().float())
+    L.to_wide(x)(x).square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+    L.solve(0.1, x.float()).sum().backward()

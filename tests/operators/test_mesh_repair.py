@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralpde.testing import meshes
+from neuralpde.testing import damaged_meshes
 from operators import DomainError, FieldError, TriangleMesh, clean_mesh, icosphere
 from operators.mesh_repair import (
     FLATNESS,
@@ -19,35 +19,11 @@ from operators.mesh_repair import (
 from operators.topology import Connectivity
 
 
-@st.composite
-def dirty_meshes(draw):
-    """A good mesh, the arrays of a spoilt copy of it, and how often each defect was added."""
-    mesh = draw(meshes(slivers=False))
-    points, faces = (a.copy() for a in mesh.arrays)
-    added = dict.fromkeys(["split", "repeat", "flat", "duplicate", "stray"], 0)
-    for defect, which in draw(st.lists(st.tuples(st.sampled_from(list(added)), st.integers(0, 99)), max_size=6)):
-        added[defect] += 1
-        corner, face = faces[which % len(faces), which % 3], mesh.faces[which % len(mesh.faces)].numpy()
-        if defect == "split":  # a seam: a face gets a vertex of its own at the same place
-            points = np.concatenate([points, points[corner][None]])
-            faces[which % len(faces), which % 3] = len(points) - 1
-        elif defect == "repeat":
-            faces = np.concatenate([faces, [[face[0], face[1], face[0]]]])
-        elif defect == "flat":
-            points = np.concatenate([points, (points[face[0]] * 0.75 + points[face[1]] * 0.25)[None]])
-            faces = np.concatenate([faces, [[face[0], face[1], len(points) - 1]]])
-        elif defect == "duplicate":
-            faces = np.concatenate([faces, np.roll(face, which)[None] if which % 2 else face[::-1][None]])
-        else:
-            points = np.concatenate([points, points[:1] + np.array([0, 0, 37 + len(points)])])
-    return mesh, points, faces, added
-
-
 def as_set(faces):
     return sorted(map(tuple, np.sort(faces, axis=1).tolist()))
 
 
-@given(case=dirty_meshes())
+@given(case=damaged_meshes())
 def test_cleaning_gives_back_the_good_mesh_with_the_map_and_the_counts(case):
     mesh, points, faces, added = case
     clean = clean_mesh(points, faces)
@@ -66,7 +42,7 @@ def test_cleaning_gives_back_the_good_mesh_with_the_map_and_the_counts(case):
     assert len(faces) - len(clean.face_map) == clean.degenerate_faces + clean.duplicate_faces
 
 
-@given(case=dirty_meshes())
+@given(case=damaged_meshes())
 def test_cleaning_twice_changes_nothing_more(case):
     once = clean_mesh(case[1], case[2])
     twice = clean_mesh(once.vertices, once.faces)
@@ -78,7 +54,7 @@ def test_cleaning_twice_changes_nothing_more(case):
     assert str(twice).startswith("nothing to repair")
 
 
-@given(case=dirty_meshes())
+@given(case=damaged_meshes())
 def test_input_is_not_changed(case):
     points, faces = case[1].copy(), case[2].copy()
     clean_mesh(points, faces)
@@ -102,10 +78,10 @@ def test_planar_vertices_stay_planar():
     clean = clean_mesh(points, np.array([[3, 1, 2], [0, 1, 1]]))
     assert clean.vertices.shape == (3, 2)
     assert clean.faces.tolist() == [[0, 1, 2]]
-    assert TriangleMesh.from_arrays(clean, torch.float32).vertices.dtype == torch.float32
+    assert TriangleMesh.from_clean(clean, torch.float32).vertices.dtype == torch.float32
 
 
-@given(case=dirty_meshes())
+@given(case=damaged_meshes())
 def test_cleaning_orients_what_can_be_oriented_and_says_what_can_not(case):
     clean = clean_mesh(case[1], case[2])
     connectivity = Connectivity(clean.faces, len(clean.vertices))
@@ -122,7 +98,7 @@ def test_cleaning_orients_what_can_be_oriented_and_says_what_can_not(case):
 # Fields there and back ------------------------------------------------------------------------------------------------
 
 
-@given(case=dirty_meshes(), dtype=st.sampled_from([torch.float32, torch.float64, torch.complex64]))
+@given(case=damaged_meshes(), dtype=st.sampled_from([torch.float32, torch.float64, torch.complex64]))
 def test_fields_of_the_clean_mesh_survive_the_way_back_and_forth(case, dtype):
     """Values are small multiples of ⅛ and groups at most seven, but a third of three thirds may round."""
     clean = clean_mesh(case[1], case[2])
@@ -145,7 +121,7 @@ def test_welded_vertices_give_their_mean_or_their_first_value():
     clean.to_clean(x).sum().backward()
     assert x.grad.flatten().tolist() == [0.5, 1, 1, 0.5, 0]
     assert clean.to_clean(torch.arange(5)[:, None], mean=False).flatten().tolist() == [0, 1, 2]
-    with pytest.raises(FieldError, match=r"no mean of torch\.int64.*pass mean=False"):
+    with pytest.raises(FieldError, match=r"no mean of torch\.int64.*mean=False"):
         clean.to_clean(torch.arange(5)[:, None])
     with pytest.raises(FieldError, match=r"shape \(\.\.\., 5, c\), not \(3, 1\)"):
         clean.to_clean(torch.ones(3, 1))
@@ -260,3 +236,33 @@ TRIANGLE = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
 def test_what_has_no_repair_is_refused(vertices, faces, match):
     with pytest.raises(DomainError, match=match):
         clean_mesh(vertices, faces)
+
+
+@pytest.mark.parametrize(
+    ("values", "fill"), [([2**53 + 1], -1), ([2**53 + 1], 0.0), ([True], False), ([1.5], float("nan")), ([7], 255)]
+)
+def test_dropped_vertices_get_the_fill_and_labels_keep_their_kind(values, fill):
+    mesh = icosphere(0)
+    points = np.concatenate([mesh.arrays[0], [[5.0, 5.0, 5.0]]])
+    x = torch.tensor([values] * 12)
+    back = clean_mesh(points, mesh.arrays[1]).to_original(x, fill)
+    assert back.dtype == x.dtype
+    assert torch.equal(back[:12], x)
+    assert torch.equal(back[12], torch.tensor([fill]).to(x.dtype)) or back[12].isnan()
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [(torch.int64, float("nan")), (torch.int64, 0.5), (torch.uint8, -1), (torch.bool, 2)])
+def test_a_fill_that_the_field_can_not_hold_is_refused(dtype, fill):
+    clean = clean_mesh(*icosphere(0).arrays)
+    with pytest.raises(FieldError, match="fill"):
+        clean.to_original(torch.ones(12, 1, dtype=dtype), fill)
+
+
+def test_a_tolerance_that_leaves_nothing_is_named():
+    with pytest.raises(DomainError, match=r"smaller than 0\.4"):
+        clean_mesh(*icosphere(1).arrays, tolerance=0.4)
+
+
+def test_it_shows_what_it_did_and_no_arrays():
+    shown = repr(clean_mesh(*icosphere(3).arrays))
+    assert shown == "CleanMesh(642 vertices, 1280 faces: nothing to repair)"

@@ -105,3 +105,13 @@ def test_the_pair_is_freed_without_the_cycle_collector():
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_what_is_kept_in_inference_mode_still_serves_gradients():
+    pattern = SparsityPattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2))
+    with torch.inference_mode():
+        kept = [pattern.with_diagonal(), pattern.tile(2), pattern.transpose()]
+    for one in kept:
+        values = torch.ones(one.nnz, requires_grad=True)
+        values[one.order].sum().backward()  # torch saves the index, and refuses one of inference mode
+        assert torch.equal(values.grad, torch.ones(one.nnz))

@@ -114,6 +114,11 @@ def test_a_copy_a_pickle_another_cloud_and_float32():
 # Points that are no surface -------------------------------------------------------------------------------------------
 
 
+def test_a_count_may_come_from_numpy():
+    cloud = PointCloud(sphere(50))
+    assert torch.equal(point_cloud_laplacian(cloud, np.int64(12)).mass, point_cloud_laplacian(cloud, 12).mass)
+
+
 @pytest.mark.parametrize("neighbours", [0, 1, 2, -1, 50, 2**40, 10.0, True, None])
 def test_a_count_out_of_range_never_reaches_the_native_code(neighbours):
     with pytest.raises(DomainError, match=r"neighbours must be an integer from 3 to 49 .*not"):

@@ -117,6 +117,35 @@ def test_quotient_of_a_huge_or_tiny_field_neither_overflows_nor_vanishes(scale):
     torch.testing.assert_close(rayleigh_quotient(L, scale * x), rayleigh_quotient(L, x), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_largest_and_the_least_number_are_measured_too(dtype):
+    """No power of two above the largest number exists: to scale by it would make zero of the field."""
+    graph = Graph(torch.tensor([[0, 1], [1, 0]]), 2, torch.ones(2, dtype=torch.float64))
+    L = combinatorial_laplacian(graph).to(dtype)
+    largest, least = torch.finfo(dtype).max, torch.finfo(dtype).smallest_normal
+    for size in (largest, least):
+        x = torch.tensor([[size], [0.0]], dtype=dtype)
+        assert rayleigh_quotient(L, x) == 1
+        assert mass_weighted_norm(L.mass, x) == size
+    assert dirichlet_energy(L, torch.tensor([[largest], [0.0]], dtype=dtype)) == torch.inf
+
+
+@pytest.mark.parametrize("double", [lambda v: v.mul_(2), lambda v: v.data.mul_(2), lambda v: np.multiply(v, 2, v.numpy())])
+def test_the_energy_follows_values_that_are_written_in_place(double):
+    L, x = robust_laplacian(icosphere(0)), torch.randn(12, 1, dtype=torch.float64)
+    before = dirichlet_energy(L, x)
+    double(L.stiffness.values)
+    assert dirichlet_energy(L, x) == 2 * before
+
+
+def test_a_norm_refuses_a_field_of_another_shape_or_precision():
+    L = robust_laplacian(icosphere(0))
+    with pytest.raises(FieldError, match="shape"):
+        mass_weighted_norm(L.mass, torch.ones(12, dtype=torch.float64))
+    with pytest.raises(FieldError, match="nothing is converted silently"):
+        mass_weighted_norm(L.mass, torch.ones(12, 1))
+
+
 @pytest.mark.parametrize("build", [robust_laplacian, lambda mesh: robust_laplacian(mesh).symmetrized()])
 def test_quotient_of_an_eigenvector_is_its_eigenvalue(build):
     L = build(icosphere(1))

@@ -195,3 +195,11 @@ def test_a_real_mesh_becomes_finer_and_coarser(real_mesh):
     target = len(real_mesh.faces) // 4
     coarse = decimate(real_mesh, target).mesh
     assert 0.02 * target < len(coarse.faces) <= target
+
+
+def test_decimation_never_loses_a_gradient_without_a_word():
+    mesh = TriangleMesh(icosphere(1).vertices.requires_grad_(), icosphere(1).faces)
+    with pytest.raises(DomainError, match="no_grad"):
+        decimate(mesh, 20)
+    with torch.no_grad():
+        assert len(decimate(mesh, np.int64(20)).mesh.faces) <= 20

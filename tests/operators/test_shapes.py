@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators import DomainError, bumpy, grid, icosphere, torus
+from operators import DomainError, TriangleMesh, bumpy, grid, icosphere, torus
 
 
 def euler(mesh):
@@ -112,3 +112,9 @@ def test_dtype_is_as_asked(make, dtype):
 def test_impossible_shapes_are_refused(make, match):
     with pytest.raises(DomainError, match=match):
         make()
+
+
+def test_bumps_never_lose_a_gradient_without_a_word():
+    mesh = TriangleMesh(icosphere(0).vertices.requires_grad_(), icosphere(0).faces)
+    with pytest.raises(DomainError, match="no_grad"):
+        bumpy(mesh)

@@ -402,7 +402,7 @@ def test_a_diverged_coefficient_reaches_no_native_code(factored):
 
 def test_a_singular_system_is_an_error_that_names_the_shift():
     pair = combinatorial_laplacian(Graph(torch.tensor([[0, 1], [1, 0]]), 2, torch.ones(2, dtype=torch.float64)))
-    with pytest.raises(ValueError, match=r"singular at s = -0\.5 .*: a negative time step or coefficient\?"):
+    with pytest.raises(ValueError, match=r"singular at s = -0\.5 .*: a negative or far too long time step, or coefficient\?"):
         pair.solve(-0.5, torch.ones(2, 1, dtype=torch.float64))
 
 
@@ -428,3 +428,27 @@ def test_dissection_and_minimum_degree_give_the_same_solution(data):
         patch.setattr(operators.solve, "DISSECT_FROM", 0)
         y = L.solve(shift, b, by=DirectSolver())
     assert_within(y, expected, 32 * U * (1 + shift * L.norm_bound()) * float(b.abs().max()))
+
+
+def test_the_older_vmap_of_torch_autograd_is_refused_with_the_cure():
+    L = cotangent_laplacian(icosphere(0))
+    b = torch.randn(12, 1, dtype=torch.float64)
+    with pytest.raises(NotImplementedError, match=r"use torch\.func\.jacrev"):
+        torch.autograd.functional.jacobian(lambda b: L.solve(0.1, b), b, vectorize=True)
+    jacobian = torch.func.jacrev(lambda b: L.solve(0.1, b))(b).squeeze()
+    assert_within(jacobian @ b, L.solve(0.1, b), 64 * U * b.abs().sum())
+
+
+def test_a_factor_that_another_thread_drops_during_the_search_still_serves(monkeypatch):
+    L = robust_laplacian(icosphere(1))
+    b = torch.randn(42, 1, dtype=torch.float64)
+    expected, equal = L.solve(0.1, b), torch.equal
+
+    def meanwhile(one, other):
+        L._direct.clear()
+        return equal(one, other)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(operators.solve.torch, "equal", meanwhile)
+        actual = L.solve(0.1, b)
+    assert torch.equal(actual, expected)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralpde.testing import assert_within, fields, roundoff
-from operators import DomainError, SparseOperator, SparsityPattern, sparse_product
+from operators import DomainError, FieldError, SparseOperator, SparsityPattern, sampled_product, sparse_product
 
 U = roundoff(torch.float64)
 REAL, COMPLEX = torch.float64, torch.complex128
@@ -54,7 +54,7 @@ BATCHES = [
 
 
 @kinds
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_product_is_the_dense_product_for_every_batch(of_values, of_x, data):
     pattern, (of_batch, x_batch) = data.draw(patterns()), data.draw(st.sampled_from(BATCHES))
@@ -352,3 +352,72 @@ def test_changing_the_precision_of_a_complex_operator_keeps_its_imaginary_part()
     assert narrow.values.dtype == torch.complex64
     assert narrow.values.item() == 1 + 2j
     assert narrow.to(torch.float64).values.dtype == COMPLEX
+
+
+@given(data=st.data())
+def test_sums_multiples_and_compositions_are_those_of_the_matrices(data):
+    of_values, of_x = (data.draw(st.sampled_from([REAL, COMPLEX])) for _ in range(2))
+    batch = data.draw(st.sampled_from([(), (2,)]))
+    A, C = (SparseOperator(p, values_of(data, p, of_values)) for p in (data.draw(patterns()), data.draw(patterns())))
+    m, n = A.shape
+    other = SparsityPattern(torch.arange(min(m, n)), torch.arange(min(m, n)), (m, n))
+    B = SparseOperator(other, values_of(data, other, of_x, batch))
+    for factor in (-2.5, np.float64(0.5), torch.tensor(3.0, dtype=REAL), 2j):
+        assert torch.equal((factor * A).matrix(), factor * A.matrix())
+        assert torch.equal((A * factor).matrix(), factor * A.matrix())
+    assert torch.equal((A + B).matrix(), A.matrix() + B.matrix())
+    assert torch.equal((A - B).matrix(), A.matrix() - B.matrix())
+    assert (A + A).pattern is A.pattern
+    x = data.draw(fields(n, 2, dtype=of_x))
+    D = A.adjoint() @ A
+    assert torch.equal(D @ x, A.adjoint() @ (A @ x))
+    assert torch.equal(D.adjoint() @ x, D @ x)
+    assert torch.equal((D @ D) @ x, D @ (D @ x))
+    assert torch.linalg.matrix_norm(D.matrix(), 2) <= D.norm_bound() * (1 + 32 * U)
+    if C.shape != A.shape:
+        with pytest.raises(DomainError, match="have no sum"):
+            A + C
+    if C.shape[0] != n:
+        with pytest.raises(DomainError, match="have no product"):
+            A @ C
+
+
+def test_sums_and_multiples_are_differentiable():
+    one, other = (SparsityPattern(torch.tensor(i), torch.tensor(j), (2, 2)) for i, j in (([0, 1], [0, 1]), ([0, 1], [1, 1])))
+    v, w, s = torch.randn(2, dtype=REAL), torch.randn(3, 2, dtype=REAL), torch.tensor(2.0, dtype=REAL)
+
+    def matrix(v, w, s):
+        return (SparseOperator(one, v) + s * SparseOperator(other, w)).matrix()
+
+    assert torch.autograd.gradcheck(matrix, tuple(t.requires_grad_() for t in (v, w, s)))
+
+
+def test_precisions_are_never_mixed_silently():
+    pattern = SparsityPattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2))
+    A, half = SparseOperator(pattern, torch.ones(2, dtype=REAL)), torch.ones(2, 1, dtype=torch.float16)
+    with pytest.raises(DomainError, match="have no sum"):
+        A + SparseOperator(pattern, torch.ones(2))
+    with pytest.raises(DomainError, match="a factor must be one number"):
+        torch.ones(2, dtype=REAL) * A
+    with pytest.raises(TypeError):
+        A + 1
+    mixed = [(A.values.float(), A.values[:, None]), (A.values.to(COMPLEX), half), (A.values, half.int())]
+    for values, x in [(A.values, half), *mixed]:
+        with pytest.raises(FieldError, match="nothing is converted silently"):
+            sparse_product(values, x, pattern)
+        with pytest.raises(FieldError, match="nothing is converted silently"):
+            sampled_product(values[:, None], x, pattern)
+
+
+def test_fields_that_do_not_fit_never_reach_a_kernel():
+    """A longer field would be read in part, and silently."""
+    pattern = SparsityPattern(torch.tensor([0, 1]), torch.tensor([1, 0]), (2, 2))
+    good = torch.ones(2, 1, dtype=REAL)
+    for bad in (torch.ones(3, 1, dtype=REAL), torch.ones(1, 1, dtype=REAL), torch.ones(2, dtype=REAL)):
+        for values in (good[:, 0], good[:, 0].to(COMPLEX), good[:, 0].expand(3, 2)):
+            with pytest.raises(FieldError, match="field must have shape"):
+                sparse_product(values, bad, pattern)
+        with pytest.raises(FieldError, match="left field must have shape"):
+            sampled_product(bad, good, pattern)
+        with pytest.raises(FieldError, match="right field must have shape"):
+            sampled_product(good, bad, pattern)

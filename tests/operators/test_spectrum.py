@@ -110,6 +110,29 @@ def test_sphere_has_l_times_l_plus_1_with_multiplicity_2l_plus_1(refinements, er
     assert values[25] > 25
 
 
+def torus_spectrum(radius, tube, k, n=65):
+    """Of the round torus: −(w f′)′/t² + m² f/w = λ w f with w = R + t cos θ, for each wave number m around the axis.
+
+    Fourier collocation in θ; 41 points give the same to 3e-13.
+    """
+    w = radius + tube * np.cos(2 * np.pi * np.arange(n) / n)
+    waves = 1j * np.fft.fftfreq(n, 1 / n)[:, None]
+    derivative = np.fft.ifft(waves * np.fft.fft(np.eye(n), axis=0), axis=0).real
+    bending = derivative.T @ (w[:, None] * derivative) / tube**2
+    modes = [scipy.linalg.eigh(bending + np.diag(m * m / w), np.diag(w), eigvals_only=True) for m in range(12)]
+    return np.sort(np.concatenate([modes[0], *modes[1:], *modes[1:]]))[:k]
+
+
+@pytest.mark.parametrize("build", [cotangent_laplacian, robust_laplacian])
+@pytest.mark.parametrize(("around", "error"), [(40, 0.035), (80, 0.009)])
+def test_torus_has_the_spectrum_of_its_ordinary_differential_equation(build, around, error):
+    """Twenty eigenvalues of 960 and 3840 vertices, with multiplicities: measured 3.2 % and 0.8 %."""
+    values = eigenpairs(build(torus(around, 3 * around // 5, 2.0, 1.0)), 20).values
+    expected = torch.from_numpy(torus_spectrum(2.0, 1.0, 20))
+    assert abs(values[0]) < 1e-9
+    assert_within(values[1:], expected[1:], error * expected[1:])
+
+
 @pytest.mark.parametrize("mass", ["lumped", "consistent"])
 def test_rectangle_has_the_cosines_of_neumann(mass):
     mesh = grid(40, 30, 2.0, 1.0)
@@ -404,3 +427,12 @@ def test_fields_that_do_not_fit_are_refused(data):
         pairs.reconstruct(data.draw(fields(12)))
     with pytest.raises(FieldError, match="filter must map"):
         pairs.filter(lambda w: w.sum(), data.draw(fields(12)))
+
+
+def test_no_eigenvalue_is_negative_so_that_its_root_is_a_number():
+    for build, k in ((robust_laplacian, 6), (combinatorial_laplacian, 42)):
+        mesh = icosphere(1)
+        pairs = eigenpairs(build(mesh if build is robust_laplacian else mesh.graph()), k)
+        assert (pairs.values >= 0).all()
+        x = torch.ones(42, 1, dtype=torch.float64)
+        assert torch.isfinite(pairs.filter(lambda w: torch.cos(w.sqrt()), x)).all()

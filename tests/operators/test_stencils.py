@@ -274,6 +274,12 @@ def test_growing_neighbourhoods_leave_no_nan_in_the_gradient(build):
 
 
 @both
+def test_numbers_may_come_from_numpy(build):
+    cloud = scattered(40, 2)
+    assert torch.equal(build(cloud, np.int64(12), np.int64(2)).values, build(cloud, 12, 2).values)
+
+
+@both
 def test_float32_points_give_the_float64_weights_rounded(build):
     cloud = scattered(40, 3, dtype=torch.float32)
     narrow, wide = build(cloud), build(cloud.to(torch.float64))

@@ -1,10 +1,14 @@
 """What the child hands over, without VTK: cells cut up, arrays written, messages found."""
 
 import io
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from operators import vtk_child
 from operators.vtk_child import first_message, polygons, write
 
 
@@ -51,3 +55,10 @@ def test_arrays_are_written_as_counts_positions_sizes_corners():
 )
 def test_the_first_message_is_found(text, message):
     assert first_message(text) == message
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and resource limits are POSIX")
+def test_a_child_out_of_processor_time_is_told_apart_from_one_that_is_killed():
+    code = f"import runpy\nrunpy.run_path({vtk_child.__file__!r})['limit_resources'](1, 2**31)\nwhile True: pass"
+    done = subprocess.run([sys.executable, "-I", "-c", code], timeout=60, check=False)
+    assert done.returncode == -signal.SIGXCPU
