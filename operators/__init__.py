@@ -50,7 +50,7 @@ from operators.shapes import bumpy, grid, icosphere, torus
 from operators.signatures import heat_kernel_signature, wave_kernel_signature
 from operators.signed import normalized_signed_laplacian, signed_laplacian
 from operators.solve import DirectSolver, LinearSolver, SingularMatrixError
-from operators.sparse import SparseOperator, sampled_product, sparse_product
+from operators.sparse import Composition, SparseOperator, sampled_product, sparse_product
 from operators.spectrum import Eigenpairs, eigenpairs
 from operators.stencils import Stencil, least_squares_gradient, least_squares_laplacian
 from operators.surface import cotangent_laplacian, robust_laplacian
@@ -65,6 +65,7 @@ __all__ = [
     "ChebyshevFilter",
     "CleanMesh",
     "Coarsening",
+    "Composition",
     "ConjugateGradient",
     "Constants",
     "ConvergenceError",

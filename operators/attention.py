@@ -92,7 +92,7 @@ class _EdgePrior(nn.Module):
         )
         self.pattern = joined.pattern
         self.register_buffer("log_weight", joined.values.log(), persistent=False)
-        self.register_buffer("rate", degree / laplacian.mass.detach(), persistent=False)
+        self.register_buffer("rate", degree / laplacian.mass, persistent=False)
 
     def on(self, domain: Any) -> _EdgePrior:
         return _EdgePrior(self.laplacian.on(domain))

@@ -115,7 +115,7 @@ class _EdgeGeometry(nn.Module):
         super().__init__()
         self.laplacian = laplacian
         adjacency = adjacency_of(laplacian)
-        pattern, mass = adjacency.pattern, laplacian.mass.detach()
+        pattern, mass = adjacency.pattern, laplacian.mass
         pattern.with_diagonal()  # built now: torch.compile could not trace the building
         degree = adjacency.row_sums()
         self.edges = SparseOperator(pattern, adjacency.values / mass[pattern.row])

@@ -34,7 +34,9 @@ _WANTED = {
     "edge_index": "a Graph, such as mesh.graph() or cloud.knn_graph(6)",
     "points": "a PointCloud, such as PointCloud(mesh.vertices)",
     "spacing": "a Grid",
-    **dict.fromkeys(("vertices", "faces", "arrays"), "a TriangleMesh, such as load_mesh(path) or cloud.triangulated()"),
+    **dict.fromkeys(
+        ("vertices", "faces", "arrays", "connectivity"), "a TriangleMesh, such as load_mesh(path) or cloud.triangulated()"
+    ),
     **dict.fromkeys(("shape", "stiffness"), "a Laplacian, such as robust_laplacian(mesh) or combinatorial_laplacian(graph)"),
 }
 

@@ -82,7 +82,7 @@ class Laplacian(Operator):
     def _gershgorin(self) -> float:
         root = self.mass.detach().rsqrt()
         size = SparseOperator(self.stiffness.pattern, self.stiffness.values.detach().abs())
-        return float(size.scaled(root, root).row_sums().max())
+        return float(size.scaled(root, root).row_sums().max()) if self.shape[0] else 0.0
 
     def diagonal(self) -> Tensor:
         """L_ii = C_ii / m_i ≥ 0, real, of shape (..., n)."""
@@ -187,7 +187,7 @@ class Laplacian(Operator):
         """λ_max of L to about 1e-6, by Lanczos iteration in float64."""
         matrix = self.symmetrized().stiffness.to_scipy()
         if matrix.shape[0] <= 64:
-            return float(np.linalg.eigvalsh(matrix.toarray())[-1])
+            return float(np.linalg.eigvalsh(matrix.toarray()).max(initial=0.0))
         start = np.random.default_rng(0).normal(size=matrix.shape[0])
         return float(scipy.sparse.linalg.eigsh(matrix, k=1, which="LA", v0=start, tol=1e-6, return_eigenvectors=False)[0])
 
@@ -299,13 +299,19 @@ def symmetric_laplacian(graph: Graph) -> Laplacian:
 
 
 def adjacency_of(laplacian: Laplacian) -> SparseOperator:
-    """W = −offdiag(C) ≥ 0, the edge weights of a Laplacian, entries of weight zero left out.
+    """W = −offdiag(C) ≥ 0, the edge weights of a Laplacian, entries of weight zero left out; differentiable in C.
 
     Raises:
-        DomainError: negative weights, as the plain cotangent formula gives; use `robust_laplacian`.
+        DomainError: negative weights, as the plain cotangent formula gives (use `robust_laplacian`); complex ones, or a batch.
     """
-    pattern, values = laplacian.stiffness.pattern, laplacian.stiffness.values.detach()
-    off = (pattern.row != pattern.col) & (values != 0)
+    pattern, values = laplacian.stiffness.pattern, laplacian.stiffness.values
+    if values.is_complex() or values.ndim > 1:
+        what = "complex" if values.is_complex() else f"a batch of shape {tuple(values.shape[:-1])}"
+        raise DomainError(
+            f"the weights of this Laplacian are {what}, and one real weight an edge is needed: take the Laplacian of the graph "
+            "without directions, graph.undirected(), or one member of the batch"
+        )
+    off = (pattern.row != pattern.col) & (values.detach() != 0)
     weights = -values[off]
     if bool((weights < 0).any()):
         raise DomainError(

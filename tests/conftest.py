@@ -24,6 +24,9 @@ with warnings.catch_warnings():
     with torch.autograd.forward_ad.dual_level():
         torch.autograd.forward_ad.make_dual(torch.ones(1), torch.ones(1))
 
+# So that a broken law shows the numbers that broke it.
+pytest.register_assert_rewrite("operator_laws")
+
 DATA = Path(os.environ.get("NEURALPDE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 MESHES = sorted((DATA / "meshes").glob("*.ply"))
 GRAPHS = sorted([*DATA.glob("graphs/*/raw/ind.*.graph"), *DATA.glob("graphs/*/raw/*.npz")])

@@ -15,7 +15,9 @@ from operators import (
     Graph,
     ScaledDotProduct,
     SparsityPattern,
+    TriangleMesh,
     combinatorial_laplacian,
+    cotangent_laplacian,
     icosphere,
     random_walk_laplacian,
     robust_laplacian,
@@ -191,3 +193,17 @@ def test_vmap_over_states_is_the_batch():
     torch.nn.init.normal_(diffusivity.query.weight)
     x = torch.randn(3, 42, 2, dtype=torch.float64)
     torch.testing.assert_close(torch.func.vmap(lambda state: diffusivity(state) @ state)(x), diffusivity(x) @ x)
+
+
+def test_the_surface_learns_through_the_attention():
+    """A diffusivity of differentiable weights passes their gradient on."""
+    mesh = icosphere(0)
+    vertices = mesh.vertices.clone().requires_grad_()
+    x = torch.randn(12, 2, dtype=torch.float64)
+    attention = awake(cotangent_laplacian(mesh))
+
+    def through(vertices):
+        moved = attention.on(TriangleMesh(vertices, mesh.faces))
+        return moved(x) @ x + moved.rate[:, None]
+
+    assert torch.autograd.gradcheck(through, vertices)

@@ -16,6 +16,7 @@ from operators import (
     TriangleMesh,
     adjacency_of,
     combinatorial_laplacian,
+    cotangent_laplacian,
     icosphere,
     modulated_gradient,
     modulated_laplacian,
@@ -203,3 +204,17 @@ def test_one_weight_a_member_broadcasts_against_one_for_all():
     for w1, w2 in ((w, batch), (batch, w)):
         both = modulated_laplacian(edges, w1.expand(3, 60), w2.expand(3, 60))
         assert torch.equal(modulated_laplacian(edges, w1, w2).values, both.values)
+
+
+def test_the_surface_learns_through_the_differences():
+    mesh = icosphere(0)
+    # Uneven, because the unit of time is a median, which has no derivative among equals.
+    vertices = (mesh.vertices + 0.05 * torch.randn(12, 3, dtype=torch.float64)).requires_grad_()
+    x = torch.randn(12, 1, dtype=torch.float64)
+    layer = awake(cotangent_laplacian(mesh))
+
+    def through(vertices):
+        laplacian, gradient = layer.on(TriangleMesh(vertices, mesh.faces))(x)
+        return laplacian @ x, gradient
+
+    assert torch.autograd.gradcheck(through, vertices)
