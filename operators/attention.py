@@ -55,8 +55,10 @@ class ScaledDotProduct(Movable):
                 f"this attention reads {self.key.in_features} real channels, not {x.shape[-1]} of {x.dtype}: build it with as "
                 "many as the field has; a complex field has twice as many, torch.view_as_real(x).flatten(-2)"
             )
-        key, query = (f(x).reshape(*x.shape[:-1], self.heads, self.width).movedim(-2, 0) for f in (self.key, self.query))
-        score = sampled_product(key / math.sqrt(self.width), query, pattern)
+        key, query = (f(x).unflatten(-1, (self.heads, self.width)).unbind(-2) for f in (self.key, self.query))
+        # One head at a time: they then share the tiled pattern of the batch with the product that follows.
+        heads = [sampled_product(k / math.sqrt(self.width), q, pattern) for k, q in zip(key, query, strict=True)]
+        score = torch.stack(heads)
         return SparseOperator(pattern, row_softmax(score + self.edges.log_weight, pattern).mean(0))
 
 

@@ -34,6 +34,7 @@ class SparsityPattern(nn.Module):
     transposed_order: Tensor
     inverse_order: Tensor
     _tiles: dict[int, SparsityPattern]
+    _entries: Entries | None
 
     def __init__(self, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class SparsityPattern(nn.Module):
     def _forget(self) -> None:
         """Drop what can be derived again: a move to another device, a copy and a pickle must not keep the old."""
         self.__dict__["_tiles"] = {}
-        self.__dict__["_joined"] = self.__dict__["_transpose"] = None
+        self.__dict__["_joined"] = self.__dict__["_transpose"] = self.__dict__["_entries"] = None
 
     @property
     def nnz(self) -> int:
@@ -84,7 +85,11 @@ class SparsityPattern(nn.Module):
     @property
     def entries(self) -> Entries:
         """The index tensors, as the kernels take them."""
-        return Entries(*(getattr(self, name) for name in Entries._fields))
+        kept: Entries | None = self._entries
+        if kept is None:
+            # Kept, because eight look-ups of buffers cost a product on a small mesh a fifth of its time.
+            self.__dict__["_entries"] = kept = Entries(*(getattr(self, name) for name in Entries._fields))
+        return kept
 
     def transpose(self) -> SparsityPattern:
         """The pattern of the transpose; its values are values[transposed_order]."""
@@ -139,7 +144,7 @@ class SparsityPattern(nn.Module):
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tiles": {}, "_joined": None, "_transpose": None}
+        return {**self.__dict__, "_tiles": {}, "_joined": None, "_transpose": None, "_entries": None}
 
 
 @contextlib.contextmanager

@@ -93,9 +93,12 @@ def sampled_product(g: Tensor, x: Tensor, pattern: SparsityPattern) -> Tensor:
     batch = _broadcast(g.shape[:-2], x.shape[:-2])
     if math.prod(batch) == 0:
         return x.new_zeros(*batch, pattern.nnz)
-    g, x = g.expand(*batch, -1, -1).flatten(0, -3), x.expand(*batch, -1, -1).flatten(0, -3)
-    rows = [sampled(left, right, pattern.entries) for left, right in zip(g.unbind(), x.unbind(), strict=True)]
-    return torch.stack(rows).reshape(*batch, pattern.nnz)
+    g, x = g.expand(*batch, -1, -1), x.expand(*batch, -1, -1)
+    if torch.compiler.is_compiling():
+        members = zip(g.flatten(0, -3).unbind(), x.flatten(0, -3).unbind(), strict=True)
+        return torch.stack([sampled(left, right, pattern.entries) for left, right in members]).reshape(*batch, pattern.nnz)
+    tiled = sampled(g.flatten(0, -2), x.flatten(0, -2), pattern.tile(math.prod(batch)).entries)
+    return tiled.reshape(*batch, pattern.nnz)
 
 
 def _broadcast(one: torch.Size, other: torch.Size) -> torch.Size:
