@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -203,11 +204,14 @@ class Cache:
         for path in self.folder.glob(f"*{SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                yield status.st_mtime_ns, status.st_size, path
+                if stat.S_ISREG(status.st_mode):
+                    yield status.st_mtime_ns, status.st_size, path
 
 
 def _read(path: Path) -> Tensors | None:
     """The tensors of an entry, or None if it is absent, damaged or unreadable."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        return None
     try:
         content = path.read_bytes()
     except OSError:

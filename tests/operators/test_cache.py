@@ -258,3 +258,14 @@ def test_a_function_of_the_users_own_is_refused_since_nobody_sees_it_change(cach
     mine.__qualname__ = "mine"
     with pytest.raises(ValueError, match=r"do not tell when .*mine changes: use get\(kind, inputs, compute, version=\.\.\.\)"):
         cache.laplacian(mine, icosphere(0))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_in_place_of_an_entry_is_neither_read_nor_counted(cache):
+    path = cache.folder / f"{cache.key('kind', {'k': 1})}{SUFFIX}"
+    os.mkfifo(path)
+    (cache.folder / f"other{SUFFIX}").mkdir()
+    assert torch.equal(cache.get("kind", {"k": 1}, lambda: {"x": torch.ones(2)})["x"], torch.ones(2))
+    assert path.is_file()
+    cache.clear()
+    assert cache.size() == 0
