@@ -24,10 +24,10 @@ needs_atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, 
 @pytest.mark.parametrize("kind", fuzz.FORMATS)
 def test_seeds_and_corpus_obey_the_law(kind):
     kept = [path.read_bytes() for path in (fuzz.CORPUS / kind).glob("*")]
-    began = time.perf_counter()
+    began = time.process_time()
     for data in [*fuzz.seeds(kind), *kept]:
         fuzz.check(kind, data)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 60  # a second, if nothing hangs
 
 
 @st.composite
@@ -62,9 +62,9 @@ def damaged(draw, kind):
 @settings(max_examples=200)
 def test_damage_gives_a_valid_mesh_or_a_mesh_file_error(kind, data):
     content = data.draw(damaged(kind))
-    began = time.perf_counter()
+    began = time.process_time()
     fuzz.check(kind, content)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 10  # milliseconds, if nothing hangs
 
 
 def run(*arguments, folder):

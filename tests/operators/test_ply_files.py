@@ -14,9 +14,13 @@ TRIANGLES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
 
 def seconds(function, *arguments):
-    began = time.process_time()
-    function(*arguments)
-    return time.process_time() - began
+    """The CPU time of the best of three runs: on a busy machine one run may take several times as long."""
+    taken = []
+    for _ in range(3):
+        began = time.process_time()
+        function(*arguments)
+        taken.append(time.process_time() - began)
+    return min(taken)
 
 
 def refuse(data):
@@ -42,7 +46,8 @@ def test_the_time_for_a_header_is_linear_in_its_length(line):
     # As a set was rebuilt for every line, ten thousand lines took as long as a mesh of a million vertices.
     start = [b"element vertex 1\nproperty float x\n"]
     short, long = (header([*start, *(line % k for k in range(count))]) for count in (2_000, 20_000))
-    assert seconds(refuse, long) < 60 * seconds(refuse, short) + 0.5
+    # Linear is a factor of 10, quadratic one of 100 and some seconds.
+    assert seconds(refuse, long) < 60 * seconds(refuse, short) + 1.0
     assert len(long) < MAX_HEADER
 
 
@@ -60,7 +65,8 @@ def test_mixed_polygons_are_read_one_by_one():
     data = head + TETRAHEDRON.astype("<f4").tobytes() + body
     began = time.process_time()
     _, faces = parse_mesh(data, ".ply")
-    assert time.process_time() - began < 2
+    # A quarter of a second; what is quadratic in the polygons takes minutes.
+    assert time.process_time() - began < 20
     assert len(faces) == 80_000
     assert faces[:4].tolist() == [[0, 1, 2], [0, 1, 2], [0, 2, 3], [1, 2, 3]]
 

@@ -157,10 +157,13 @@ def test_time_grows_with_the_mesh_and_not_with_its_square():
     """Sixteen times the faces may take sixteen times as long and a little for sorting; CPU time, so that others do not count."""
 
     def seconds(refinements):
-        mesh = icosphere(refinements)
-        start = time.process_time()
-        mesh.report()
-        return time.process_time() - start
+        taken = []
+        for _ in range(3):  # the best of three: on a busy machine one run may take several times as long
+            mesh = icosphere(refinements)
+            start = time.process_time()
+            mesh.report()
+            taken.append(time.process_time() - start)
+        return min(taken)
 
     seconds(2)
     assert seconds(6) < 64 * max(seconds(4), 1e-3)
