@@ -1,5 +1,6 @@
 """Mesh files on which the readers below us crash, hang or return garbage, and checkpoints that are cut off."""
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -93,12 +94,11 @@ def mutants(suffix, count):
         for place in generator.integers(0, len(content), 4):
             changed[place] = generator.integers(0, 256)
         began = time.perf_counter()
-        try:
+        with contextlib.suppress(npde.MeshFileError, npde.DomainError):
             mesh = read(suffix, bytes(changed))
             check(int(mesh.faces.min()) >= 0 and int(mesh.faces.max()) < mesh.num_nodes, "index out of range")
-        except (npde.MeshFileError, npde.DomainError):
-            pass
-        check(time.perf_counter() - began < 5, "slow")
+        # A second, most of it for the child to import VTK; the reader's own limit is 30 s.
+        check(time.perf_counter() - began < 25, "slow")
 
 
 def vtk_mutants():
