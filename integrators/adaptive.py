@@ -1,199 +1,191 @@
-"""torchdiffeq's adaptive methods, with every failure typed and every gradient complete."""
+"""Methods that choose their steps by an estimate of the local error."""
 
 from __future__ import annotations
 
+import itertools
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-import torchdiffeq
-from torch import Tensor
 
-from integrators.gradients import Adjoint, Direct, reachable_leaves
-from integrators.integrator import CountedRightHandSide, Evaluate, Integrator
-from integrators.solution import Solution, SolveError, SolverWarning, State, Statistics, Status
-from integrators.state import Packing, parts_of
+from integrators.controller import Controller
+from integrators.method import Carry, Clock, Method, Step, Trial
+from integrators.norms import ErrorNorm, RowNorm
+from integrators.solution import SolveError, State, Statistics, Status
+from integrators.state import combine, parts_of, subtract
+from integrators.watch import Watch
 
 
 @dataclass(frozen=True)
-class Adaptive(Integrator):
-    """An embedded Runge–Kutta pair with step control by the local error.
+class Adaptive(Method):
+    """A method with an embedded error estimate: a step is accepted where the norm of error / (atol + rtol·|x|) is at most 1.
+
+    Output times inside a step come from its continuous extension, so they do not change the steps.
 
     Args:
-        rtol, atol: a step is accepted when the RMS over the state of error / (atol + rtol·|x|) is at most 1.
-        gradient: `Direct()` (exact, the default) or `Adjoint()`.
-        max_nfe: the budget of evaluations of the forward solve.
+        rtol, atol: relative and absolute tolerance of the local error.
+        first_step: the first step to try; None for Hairer's guess, at the cost of one evaluation.
+        norm: how the error is measured; `RowNorm()` or `RMSNorm()`.
+        controller: how the next step is chosen.
     """
 
     rtol: float = 1e-5
     atol: float = 1e-7
-    gradient: Direct | Adjoint = field(default_factory=Direct)
-    max_nfe: int = 100_000
+    first_step: float | None = field(default=None, kw_only=True)
+    norm: ErrorNorm = field(default_factory=RowNorm, kw_only=True)
+    controller: Controller = field(default_factory=Controller, kw_only=True)
 
-    method: ClassVar[str]
+    error_order: ClassVar[int]
+    """The error estimate is O(h^error_order)."""
+    needs_slope: ClassVar[bool] = True
+    """Whether `start` puts f(t, x) second in the carry (first same as last)."""
 
     def __post_init__(self) -> None:
-        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            if not (math.isfinite(value) and value > 0):
+        super().__post_init__()
+        for name, value in (("rtol", self.rtol), ("atol", self.atol), ("first_step", self.first_step)):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, not {value}")
-        if not isinstance(self.gradient, (Direct, Adjoint)):
-            raise TypeError(f"gradient must be Direct() or Adjoint(), not {self.gradient!r}")
 
-    def solve(self, f: Evaluate, x0: State, t: Tensor) -> Solution:
+    def first(self, f: Any, t: float, x: State, slope: State, limit: float) -> float:
+        """The length of the first step (Hairer, Nørsett, Wanner I, II.4), at most |limit|."""
+        if self.first_step is not None:
+            return min(self.first_step, abs(limit))
+        with torch.no_grad():
+            zero = combine(x, 0.0, [1.0], [x])
+            d0, d1 = (self.norm(part, zero, zero, self.rtol, self.atol) for part in (x, slope))
+            h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+            h0 = min(h0, abs(limit))
+            if not (math.isfinite(h0) and h0 > 0):
+                h0 = 1e-6 * abs(limit)
+            signed = math.copysign(h0, limit)
+            other = f(t + signed, combine(x, signed, [1.0], [slope]))
+            d2 = self.norm(subtract(other, slope), zero, zero, self.rtol, self.atol) / h0
+        steepest = max(d1, d2)
+        if not math.isfinite(steepest):
+            return h0
+        h1 = max(1e-6, h0 * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / self.error_order)
+        return min(100 * h0, h1, abs(limit))
+
+    def fit(self, f: Any, h: float, t: float, a: float, b: float, before: float) -> float:
+        """The length to try when the controller proposes h > 0, at t in the stretch from a to b (or b to a); always positive.
+
+        `before` is the (signed) length of the step before, 0.0 at the beginning of the stretch.
+        """
+        left = abs(b - t)
+        if h >= left or left - h <= 1e-12 * abs(b - a):
+            return left
+        return left / 2 if 2 * h > left else h  # Two even steps rather than a crumb at the end.
+
+    def propose(self, length: float, growth: float, proposal: float) -> float:
+        """The next proposal, after a step of `length` where `proposal` was proposed and the controller wants `growth`."""
+        # A step that was cut short to meet an end says little about the next.
+        return max(proposal, length * growth) if length < 0.9 * proposal else length * growth
+
+    def steps(self, f: Any, x0: State, clock: Clock, watch: Watch, stats: Statistics) -> Iterator[tuple[Step, Carry, Trial]]:
+        self._check_resolution(x0)
+        ends = [clock.outputs[0], *clock.jumps, clock.outputs[-1]]
+        sign, whole = clock.sign, ends[-1] - ends[0]
+        x, proposal, output = x0, 0.0, 1
+        for k, (start, end) in enumerate(itertools.pairwise(ends)):
+            # On its own side of a jump, by the smallest distance: f is never asked there for what it is beyond.
+            a = math.nextafter(start, end) if k > 0 else start
+            b = math.nextafter(end, start) if k < len(ends) - 2 else end
+            carry = self.start(f, clock.of(Step(a, 0.0, 0.0))[0], x)
+            proposal = self._opening(f, a, carry, b - a, proposal)
+            ratios: tuple[float | None, float | None] = (None, None)
+            t, before, rejected, broken = a, 0.0, False, 0.0
+            while t != b:
+                length = self.fit(f, proposal, t, a, b, before)
+                last = length >= abs(b - t)
+                h = until(t, b) if last else sign * length
+                self._check_length(f, t, h, carry, broken, stats)
+                step = Step(t, h, before)
+                trial = self.advance(f, *clock.of(step), carry, before)
+                ratio = self.ratio(trial, carry)
+                if not ratio <= 1:
+                    stats.rejected += 1
+                    rejected = True
+                    if not math.isfinite(ratio):
+                        broken = h
+                        self._check_slope(f, t, carry[0])
+                        proposal = 0.1 * length
+                    else:
+                        proposal = length * self.controller.factor(ratio, self.error_order)
+                    if watch.max_seconds < math.inf:
+                        watch.check_clock(t)
+                    continue
+                arrived = end if last else t + h
+                inside = []
+                while output < len(clock.outputs) and sign * clock.outputs[output] <= sign * arrived:
+                    s = clock.outputs[output]
+                    inside.append((output, 1.0 if s == arrived else (s - t) / h))
+                    output += 1
+                watch.accepted(stats, t, h, (arrived - ends[0]) / whole)
+                stats.error_estimate = max(ratio, stats.error_estimate or 0.0)
+                yield (Step(t, h, before, None, tuple(inside)) if inside else step), carry, trial
+                growth = self.controller.factor(ratio, self.error_order, *ratios)
+                if rejected:
+                    growth = min(growth, 1.0)
+                proposal = self.propose(length, growth, proposal)
+                ratios = (ratio, ratios[0])
+                carry, before, t, rejected, broken = trial.carry, h, b if last else arrived, False, 0.0
+            x = carry[0]
+
+    def ratio(self, trial: Trial, carry: Carry) -> float:
+        """The error of a trial step in units of the tolerance."""
+        if trial.error is None:
+            raise TypeError(f"{type(self).__name__}.advance gives no error estimate")
+        return self.norm(trial.error, carry[0], trial.carry[0], self.rtol, self.atol)
+
+    def culprit(self, f: Any, t: float, h: float, carry: Carry) -> str:
+        """Where f is first not finite in a step from t to t + h, in words; "" if that cannot be told."""
+        return str(f.blame(t + h, carry[0]))
+
+    def _opening(self, f: Any, t: float, carry: Carry, span: float, proposal: float) -> float:
+        slope = carry[1] if self.needs_slope else f(t, carry[0])
+        size = self.norm(slope, carry[0], carry[0], self.rtol, self.atol)
+        if not math.isfinite(size):
+            self._check_slope(f, t, carry[0])
+        return min(proposal, abs(span)) if proposal else self.first(f, t, carry[0], slope, span)
+
+    def _check_resolution(self, x0: State) -> None:
         precision = torch.finfo(parts_of(x0)[0].dtype)
         if self.rtol < 4 * precision.eps:
             raise ValueError(
                 f"rtol = {self.rtol:.1e} cannot be met in {precision.dtype} (round-off {precision.eps:.1e}), and the solver "
                 f"would crawl: use float64, or rtol ≥ {4 * precision.eps:.1e}"
             )
-        return _Solve(self, f, x0).run(t)
 
+    def _check_slope(self, f: Any, t: float, x: State) -> None:
+        """Raise if f itself is not finite where the step begins."""
+        cause = f.blame(t, x)
+        if cause:
+            raise SolveError(f"the solve diverged: {cause}; look at f there, or take a smaller tolerance", Status.DIVERGED)
 
-@dataclass(frozen=True)
-class Dopri5(Adaptive):
-    """Dormand and Prince's pair of orders 5 and 4 (1980), seven stages, by torchdiffeq."""
-
-    method: ClassVar[str] = "dopri5"
-
-
-@dataclass(frozen=True)
-class Bosh3(Adaptive):
-    """Bogacki and Shampine's pair of orders 3 and 2 (1989), four stages, by torchdiffeq. Cheap at loose tolerances."""
-
-    method: ClassVar[str] = "bosh3"
-
-
-class _Solve:
-    """One solve. torchdiffeq reads the callbacks below by name."""
-
-    def __init__(self, solver: Adaptive, f: Evaluate, x0: State) -> None:
-        self.solver = solver
-        self.f = f
-        self.x0 = x0
-        self.packing = Packing(x0)
-        self.stats = Statistics()
-        self.counted = CountedRightHandSide(f, x0, self.stats, solver.max_nfe)
-        self.reached = -math.inf
-        self.start = torch.zeros((), dtype=torch.float64)
-
-    def __call__(self, t: Tensor, packed: Tensor) -> Tensor:
-        # torchdiffeq rounds the time to the state's precision; counted from the start, it keeps its digits.
-        return self.packing.pack(self.counted(self.start + t.double(), self.packing.unpack(packed)))
-
-    def callback_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
-        if not (t + dt > t and t - dt < t):  # torchdiffeq's assert for this is absent under python -O
-            raise self._vanishing(f"underflow in dt {float(dt.detach())}")
-
-    def callback_step_adjoint(self, t: Tensor, packed: object, dt: Tensor) -> None:
-        if not (t + dt > t and t - dt < t):
+    def _check_length(self, f: Any, t: float, h: float, carry: Carry, broken: float, stats: Statistics) -> None:
+        """Raise if a step of length h makes no way; `broken` is a longer one that was not finite, or 0.0."""
+        if abs(h) > 4 * math.ulp(t) and t + h != t:
+            return
+        place = f"the solve diverged: at t = {t:.6g}, after {stats.accepted} steps,"
+        if broken:
+            cause = self.culprit(f, t, broken, carry) or "the step is not finite"
             raise SolveError(
-                f"the backward solve of Adjoint stopped at t = {float((self.start + t).detach()):.6g}: its step became too small "
-                "to matter. Diffusion cannot be solved backwards stably: use gradient=Direct()",
+                f"{place} no step is short enough, because just beyond {cause}; look at f there, end before it, or name the "
+                "time in jumps=...",
                 Status.DIVERGED,
             )
-
-    def _vanishing(self, reason: str) -> SolveError:
-        return SolveError(
-            f"the solve stopped at t = {self.reached:.6g} after {self.stats.accepted} steps: {reason}. The step became "
-            "too small to matter, because the solution is singular, discontinuous or stiff there",
+        raise SolveError(
+            f"{place} the error stays too large however short the step, because the solution is singular, discontinuous or "
+            "random there; end before it, name the time in jumps=..., or take a smaller tolerance",
             Status.DIVERGED,
         )
 
-    def callback_accept_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
-        self.stats.accepted += 1
-        self.reached = float((self.start + t + dt).detach())
 
-    def callback_reject_step(self, t: Tensor, packed: Tensor, dt: Tensor) -> None:
-        self.stats.rejected += 1
-
-    def run(self, t: Tensor) -> Solution:
-        # Detached, it only moves the origin: the gradient in t flows through t − start.
-        self.start = t[0].detach()
-        try:
-            gradient = self.solver.gradient
-            packed = self._with_adjoint(t, gradient) if isinstance(gradient, Adjoint) else self._direct(t)
-        except SolveError as error:
-            error.solution = self._reached_states(t, error.status)
-            raise
-        except AssertionError as error:
-            failure = self._vanishing(str(error))
-            failure.solution = self._reached_states(t, failure.status)
-            raise failure from error
-        return Solution(t, self.packing.unpack(packed), self.stats)
-
-    def _options(self, t: Tensor) -> dict[str, Tensor]:
-        """Bosh3 steps to every output time: torchdiffeq's interpolant for it is of order 1, far below its steps."""
-        return {"step_t": t.detach() - self.start} if self.solver.method == "bosh3" else {}
-
-    def _direct(self, t: Tensor) -> Tensor:
-        return self._odeint(self, self.packing.pack(self.x0), t)
-
-    def _odeint(self, f: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor) -> Tensor:
-        solver = self.solver
-        packed: Tensor = torchdiffeq.odeint(
-            f, x0, t - self.start, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=self._options(t)
-        )
-        return packed
-
-    def _with_adjoint(self, t: Tensor, gradient: Adjoint) -> Tensor:
-        solver = self.solver
-        if getattr(self.f, "dissipative", False):
-            warnings.warn(
-                f"Adjoint solves {type(self.f).__name__} backwards in time, and it is dissipative, so that solve is "
-                "unstable: prefer gradient=Direct(), the exact gradient",
-                SolverWarning,
-                stacklevel=5,
-            )
-        leaves = reachable_leaves(self.f, t[0], self.x0)
-        self.stats.nfe += 1
-        precision = parts_of(self.x0)[0].real.dtype
-        for leaf in leaves:
-            if torch.promote_types(leaf.dtype, precision) != precision:
-                raise TypeError(
-                    f"Adjoint solves for the gradients in the state's precision, {precision}, and cannot hold that of a "
-                    f"{leaf.dtype} parameter: use gradient=Direct(), or another dtype"
-                )
-        packed: Tensor = torchdiffeq.odeint_adjoint(
-            self,
-            self.packing.pack(self.x0),
-            t - self.start,
-            rtol=solver.rtol,
-            atol=solver.atol,
-            method=solver.method,
-            options=self._options(t),
-            adjoint_options={},
-            adjoint_params=leaves,
-            adjoint_rtol=gradient.rtol or solver.rtol,
-            adjoint_atol=gradient.atol or solver.atol,
-        )
-        self.counted.backward = True
-        self.counted.max_nfe = gradient.max_nfe
-        if packed.requires_grad:
-            packed.register_hook(_refuse_second_order)  # type: ignore[no-untyped-call]
-        return packed
-
-    def _reached_states(self, t: Tensor, status: Status) -> Solution:
-        """The states at the output times before the failure, computed again: torchdiffeq drops them with its error."""
-        times = t[t.detach() <= self.reached] if self.reached > -math.inf else t[:1]
-        first = self.packing.pack(self.x0).detach()
-        if len(times) < 2:
-            return Solution(t[:1], self.packing.unpack(first[None]), self.stats, status)
-        fresh = CountedRightHandSide(self.f, self.x0, Statistics(), self.stats.nfe + 10)
-        try:
-            with torch.no_grad():
-                packed = self._odeint(
-                    lambda s, x: self.packing.pack(fresh(self.start + s.double(), self.packing.unpack(x))), first, times.detach()
-                )
-        except (SolveError, AssertionError):
-            # A random right-hand side need not repeat itself; the failure to report is the first one.
-            return Solution(t[:1], self.packing.unpack(first[None]), self.stats, status)
-        return Solution(times, self.packing.unpack(packed), self.stats, status)
-
-
-def _refuse_second_order(grad: Tensor) -> None:
-    """torchdiffeq's adjoint returns gradients without a graph, so that what depends on them would silently get none."""
-    if torch.is_grad_enabled():
-        raise NotImplementedError("Adjoint has no second derivatives (create_graph=True): use gradient=Direct()")
+def until(t: float, end: float) -> float:
+    """end − t, shortened by round-off where t + h would lie beyond the end."""
+    h = end - t
+    while (t + h > end) if h > 0 else (t + h < end):
+        h = math.nextafter(h, 0.0)
+    return h

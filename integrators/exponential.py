@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from integrators.fixed import FixedStep
-from integrators.integrator import CountedRightHandSide, Evaluate, add, linear_part, scaled
-from integrators.solution import Solution, State
+from integrators.integrator import CountedRightHandSide, Split
+from integrators.solution import State, Time
+from integrators.state import add, number, parts_of, scaled
+
+
+@runtime_checkable
+class ExactFlow(Protocol):
+    """A linear part that knows a better exact flow than products with G alone give: Chebyshev series, eigenvectors, a formula.
+
+    `Exponential` uses it instead of its own products. A part that can also say `exponential_products(h, tolerance)`, the number
+    of products that `exponential` will take, has them counted, and refused beforehand where the budget does not reach.
+    """
+
+    def exponential(self, h: Time, x: Any, tolerance: float | None = None) -> Any:
+        """exp(hG) x with an error of at most tolerance · ‖x‖ (round-off if None); h may be negative or a scalar tensor.
+
+        Differentiable in h, x and what G is made of.
+        """
 
 
 @dataclass(frozen=True)
 class Exponential(FixedStep):
-    """x' = exp(hG) x for a linear autonomous dx/dt = G x, to round-off, by scaled Taylor products.
+    """x' = exp(hG) x for a linear autonomous dx/dt = G x, to round-off.
 
-    exp(hG) = (Σ_{k ≤ m} (hG/s)^k / k!)^s, with s and m the cheapest pair whose remainder, bounded through ‖G‖, stays
-    below `tol` (Al-Mohy and Higham 2011, with a norm bound in place of their estimates). Because the remainder is at
-    round-off, norms and Rayleigh quotients that the flow keeps are kept, whatever the step.
+    Where G offers its own `exponential(h, x, tolerance)` (see `ExactFlow`: heat, waves and unitary flows do), that is used.
+    Otherwise scaled Taylor products: exp(hG) = (Σ_{k ≤ m} (hG/s)^k / k!)^s, with s and m the cheapest pair whose remainder,
+    bounded through ‖G‖, stays below `tol` (Al-Mohy and Higham 2011, with a norm bound in place of their estimates). Because
+    the remainder is at round-off, norms and Rayleigh quotients that the flow keeps are kept, whatever the step.
 
     Args:
         dt: the largest step; only the output times matter for accuracy, so the default takes one step to each.
-        tol: relative remainder per unit of norm; the default is a quarter of the state's unit round-off.
+        tol: the error of a step: relative to ‖x‖ with a flow of G's own, else the relative remainder per unit of norm. The
+            default is round-off.
     """
+
+    order: ClassVar[float] = math.inf
 
     dt: float = math.inf
     tol: float | None = None
@@ -35,32 +54,56 @@ class Exponential(FixedStep):
         if self.tol is not None and not 0 < self.tol < 1:
             raise ValueError(f"tol must lie in (0, 1), not {self.tol}")
 
-    def prepare(self, f: CountedRightHandSide) -> _Exponent:
-        bound = linear_part(f.f, "Exponential").norm_bound()
+    def prepare(self, f: CountedRightHandSide, t: float, x0: State) -> Any:
+        split = Split(f, "Exponential", whole=True)
+        split.check(t, x0)
+        if isinstance(split.linear, ExactFlow):
+            return _OwnFlow(split, split.linear, self.tol)
+        bound = split.linear.norm_bound()
         if not math.isfinite(bound):
             raise ValueError(f"norm_bound() of {type(f.f).__name__} is {bound}: look for NaN or overflow in its weights")
-        dtype = f.like[0][1]
-        return _Exponent(f, bound, self.tol or torch.finfo(dtype).eps / 8)
+        return _Taylor(split, bound, self.tol or torch.finfo(f.like[0][1]).eps / 8)
 
-    def step(self, f: _Exponent, t: Tensor, x: State, h: Tensor) -> State:  # type: ignore[override]
-        pieces, order = products(abs(float(h.detach())) * f.bound, f.tol)
-        for _ in range(pieces):
-            term = x
-            for k in range(1, order + 1):
-                term = scaled(f.f(t, term), h / (pieces * k))
-                x = add(x, term)
-        return x
-
-    def solve(self, f: Evaluate, x0: State, t: Tensor) -> Solution:
-        linear_part(f, "Exponential")
-        return super().solve(f, x0, t)
+    def step(self, f: _OwnFlow | _Taylor, t: Time, x: State, h: Time) -> State:
+        return f.advanced(x, h)
 
 
 @dataclass(frozen=True)
-class _Exponent:
-    f: Any
+class _OwnFlow:
+    split: Split
+    flow: ExactFlow
+    tol: float | None
+
+    def advanced(self, x: State, h: Time) -> State:
+        expected = getattr(self.flow, "exponential_products", None)
+        with torch.no_grad():
+            count = 1 if expected is None else expected(number(h), self.tol)
+        for _ in range(count):
+            self.split.f._count(0.0)
+        new: State = self.flow.exponential(h, x, self.tol)
+        like = [(part.shape, part.dtype) for part in parts_of(x)]
+        if isinstance(new, tuple) != isinstance(x, tuple) or [(part.shape, part.dtype) for part in parts_of(new)] != like:
+            raise TypeError(
+                f"{type(self.flow).__name__}.exponential(h, x) must return a state like x, of {like}: "
+                f"it returned {[(tuple(part.shape), part.dtype) for part in parts_of(new)]}"
+            )
+        return new
+
+
+@dataclass(frozen=True)
+class _Taylor:
+    split: Split
     bound: float
     tol: float
+
+    def advanced(self, x: State, h: Time) -> State:
+        pieces, order = products(abs(number(h)) * self.bound, self.tol)
+        for _ in range(pieces):
+            term = x
+            for k in range(1, order + 1):
+                term = scaled(self.split @ term, h / (pieces * k))
+                x = add(x, term)
+        return x
 
 
 def products(angle: float, tol: float) -> tuple[int, int]:
@@ -81,4 +124,3 @@ def products(angle: float, tol: float) -> tuple[int, int]:
             term = term_next
         pairs.append((pieces, order))
     return min(pairs, key=lambda pair: pair[0] * pair[1])
-

@@ -1,105 +1,96 @@
-"""Explicit methods with a fixed step."""
+"""Methods with a fixed step: the march they share, and Euler."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from integrators.integrator import CountedRightHandSide, Evaluate
+from integrators.method import Carry, Clock, Method, Step, Trial, require_finite
+from integrators.solution import State, Statistics, Time
+from integrators.state import combine, scaled
+from integrators.watch import Watch
 
-from integrators.integrator import CountedRightHandSide, Evaluate, Integrator, add, add_scaled, scaled
-from integrators.solution import Solution, SolveError, State, Statistics, Status
-from integrators.state import parts_of
+CHECKED_EVERY = 8
 
 
 @dataclass(frozen=True)
-class FixedStep(Integrator):
-    """A one-step method with steps of at most `dt`, shortened evenly so that every output time is hit exactly.
+class FixedStep(Method):
+    """A method with steps of at most `dt`, shortened evenly so that every output time (and jump) is hit exactly.
 
-    A new scheme writes `step`. The gradient is the exact one of the discrete solution, by autograd.
+    A new one-step scheme writes `step`; one that remembers more than the state writes `start` and `advance`.
 
     Args:
         dt: the largest step, in units of t; `math.inf` for one step from each output time to the next.
-        max_nfe: the budget of evaluations, after which a SolveError is raised.
     """
 
     dt: float
-    max_nfe: int = 1_000_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dt > 0:
             raise ValueError(f"dt must be positive, not {self.dt}")
 
-    @abstractmethod
-    def step(self, f: Evaluate, t: Tensor, x: State, h: Tensor) -> State:
-        """Advance x from t to t + h."""
+    def step(self, f: Any, t: Time, x: Any, h: Time) -> Any:
+        """x advanced from t to t + h."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(self, f, t, x, h), or advance(...)")
 
-    def prepare(self, f: Any) -> Any:
-        """What `step` is given as f; schemes for linear equations replace it."""
-        return f
+    def advance(self, f: Any, t: Time, h: Time, carry: Carry, before: float) -> Trial:
+        return Trial((self.step(f, t, carry[0], h),))
 
-    def solve(self, f: Evaluate, x0: State, t: Tensor) -> Solution:
-        stats = Statistics()
-        g = self.prepare(CountedRightHandSide(f, x0, stats, self.max_nfe))
-        times = t.detach().tolist()
-        states = [x0]
-        x = x0
-        try:
-            for k in range(1, len(times)):
-                steps = max(1, math.ceil(min((times[k] - times[k - 1]) / self.dt - 1e-9, 1e15)))
-                h = (t[k] - t[k - 1]) / steps
-                for i in range(steps):
-                    now = t[k - 1] + i * h
-                    x = self.step(g, now, x, h)
-                    _require_finite(x, now + h, stats.accepted + 1)
-                    stats.accepted += 1
-                states.append(x)
-        except SolveError as error:
-            error.solution = _collect(states, t, stats, error.status)
-            raise
-        return _collect(states, t, stats, Status.SUCCESS)
+    def steps(self, f: Any, x0: State, clock: Clock, watch: Watch, stats: Statistics) -> Iterator[tuple[Step, Carry, Trial]]:
+        marks, outputs = clock.marks, {t: j for j, t in enumerate(clock.outputs)}
+        whole = marks[-1] - marks[0]
+        carry: Carry = (x0,)
+        before, h, fresh = 0.0, 0.0, True
+        unchecked: list[tuple[Step, State]] = []
+        for k in range(len(marks) - 1):
+            a, b = marks[k], marks[k + 1]
+            n = max(1, math.ceil(min(abs(b - a) / self.dt - 1e-9, 1e15)))
+            # Evenly spaced times differ by round-off: one length for all of them is one factor for all of them.
+            h = h if math.isclose(h, (b - a) / n, rel_tol=1e-12) else (b - a) / n
+            fresh = fresh or a in clock.jumps
+            for i in range(n):
+                last, length = i == n - 1, h
+                # Of the two the time takes the round-off, for a length of its own is a factor of its own.
+                t = b - h if last and i else a + i * h
+                if fresh:
+                    before = 0.0
+                # On its own side of a jump, by the smallest distance: f is never asked there for what it is beyond.
+                if i == 0 and a in clock.jumps:
+                    t = math.nextafter(a, b)
+                while last and passes(t + length, b, clock.sign, b in clock.jumps):
+                    t, length = (math.nextafter(t, a), length) if i else (t, math.nextafter(length, 0.0))
+                j = outputs.get(b) if last else None
+                step = Step(t, length, before, (k, i, n), () if j is None else ((j, 1.0),))
+                now, span = clock.of(step)
+                if fresh:
+                    carry, fresh = self.start(f, now, carry[0]), False
+                trial = self.advance(f, now, span, carry, before)
+                unchecked.append((step, carry[0]))
+                if last or len(unchecked) == CHECKED_EVERY:
+                    require_finite(unchecked, trial.carry[0], stats, f)
+                    unchecked.clear()
+                watch.accepted(stats, t, h, (t + h - marks[0]) / whole)
+                yield step, carry, trial
+                carry, before = trial.carry, h
 
 
-def _require_finite(x: State, t: Tensor, step: int) -> None:
-    # The square of a larger number overflows, so that no norm or energy of such a state exists.
-    if not all(bool((part.detach().abs() < math.sqrt(torch.finfo(part.dtype).max)).all()) for part in parts_of(x)):
-        raise SolveError(
-            f"the solve diverged: step {step}, at t = {float(t.detach()):.6g}, gave a state whose norm is not finite. "
-            "The step is too long for this equation: take a smaller dt, or an implicit integrator",
-            Status.DIVERGED,
-        )
-
-
-def _collect(states: list[State], t: Tensor, stats: Statistics, status: Status) -> Solution:
-    first = states[0]
-    if isinstance(first, tuple):
-        x: State = tuple(torch.stack(list(parts)) for parts in zip(*(parts_of(s) for s in states), strict=True))
-    else:
-        x = torch.stack([s for s in states if isinstance(s, Tensor)])
-    return Solution(t[: len(states)], x, stats, status)
+def passes(t: float, end: float, sign: float, jump: bool) -> bool:
+    """Whether t lies beyond the end, or on it where f jumps there."""
+    return sign * t >= sign * end if jump else sign * t > sign * end
 
 
 @dataclass(frozen=True)
 class Euler(FixedStep):
     """x' = x + h f(t, x). Order 1; stability function 1 + z."""
 
-    def step(self, f: Evaluate, t: Tensor, x: State, h: Tensor) -> State:
-        return add_scaled(x, h, (1.0, f(t, x)))
+    order: ClassVar[int] = 1
 
-
-@dataclass(frozen=True)
-class RK4(FixedStep):
-    """The classical Runge–Kutta method (Kutta 1901). Order 4; stability function 1 + z + z²/2 + z³/6 + z⁴/24."""
-
-    def step(self, f: Evaluate, t: Tensor, x: State, h: Tensor) -> State:
-        k1 = f(t, x)
-        k2 = f(t + h / 2, add_scaled(x, h, (0.5, k1)))
-        k3 = f(t + h / 2, add_scaled(x, h, (0.5, k2)))
-        k4 = f(t + h, add_scaled(x, h, (1.0, k3)))
-        return add_scaled(x, h, (1 / 6, k1), (1 / 3, k2), (1 / 3, k3), (1 / 6, k4))
+    def step(self, f: Evaluate, t: Time, x: State, h: Time) -> State:
+        return combine(x, h, [1.0], [f(t, x)])
 
 
 @dataclass(frozen=True)
@@ -120,18 +111,17 @@ class TruncatedTaylor(FixedStep):
         if self.order < 1:
             raise ValueError(f"order must be at least 1, not {self.order}")
 
-    def solve(self, f: Evaluate, x0: State, t: Tensor) -> Solution:
-        if getattr(f, "linear", None) is None:
+    def prepare(self, f: CountedRightHandSide, t: float, x0: State) -> Any:
+        if getattr(f.f, "linear", None) is None or getattr(f.f, "nonlinear", None) is not None:
             raise TypeError(
-                f"TruncatedTaylor needs a linear autonomous right-hand side, and {type(f).__name__} exposes no linear "
-                "part: use RK4, which agrees with it to order 4"
+                f"TruncatedTaylor needs a linear autonomous right-hand side, and {type(f.f).__name__} exposes no linear "
+                "part that is all of it: use RK4, which agrees with it to order 4"
             )
-        return super().solve(f, x0, t)
+        return f
 
-    def step(self, f: Evaluate, t: Tensor, x: State, h: Tensor) -> State:
-        total, term = x, x
+    def step(self, f: Evaluate, t: Time, x: State, h: Time) -> State:
+        terms, term = [], x
         for k in range(1, self.order + 1):
             term = scaled(f(t, term), h / k)
-            total = add(total, term)
-        return total
-
+            terms.append(term)
+        return combine(x, 1.0, [1.0] * len(terms), terms)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from integrators.adaptive import Dopri5
+from integrators.autopilot import Auto, advise
 from integrators.integrator import Evaluate, Integrator
+from integrators.progress import Bar
 from integrators.solution import Solution, SolveError, State
 from integrators.state import check_state, parts_of
+from integrators.watch import Watch
 
 
 def integrate(
@@ -20,39 +24,55 @@ def integrate(
     solver: Integrator | None = None,
     *,
     throw: bool = True,
+    jumps: Iterable[float] = (),
+    dense: bool = False,
+    history: bool = False,
+    max_steps: float = math.inf,
+    max_seconds: float = math.inf,
+    progress: bool = False,
 ) -> Solution:
     """Solve dx/dt = f(t, x) from x(t[0]) = x0 and return x at every time of t.
 
     Args:
         f: the right-hand side; a `RightHandSide`, a module or a plain function of (t, x).
         x0: a tensor (..., n, c), real or complex, or a tuple of tensors.
-        t: strictly increasing times, the first that of x0; a tensor or numbers.
-        solver: with its tolerances and its gradient; Dopri5() if absent.
+        t: strictly increasing or strictly decreasing times, the first that of x0; a tensor or numbers.
+        solver: with its tolerances and its gradient; if absent, `Auto()` chooses one and says why in `stats.reason`.
         throw: raise on failure; if False return what was computed, with the reason in `status`.
+        jumps: times at which f is discontinuous; a step ends at each.
+        dense: let `Solution.at(s)` give x at any time of the solve.
+        history: keep (t, h) of every step in `stats.history`.
+        max_steps, max_seconds: limits of the forward solve; a SolveError keeps what was reached.
+        progress: show a bar on standard error.
 
     Returns:
         Solution: `.t` (T,), `.x` (T, ..., n, c), `.stats`, `.status`.
 
     Raises:
-        SolveError: the solve diverged or spent its budget; `.solution` keeps what was computed.
+        SolveError: the solve diverged, or spent a budget; `.solution` keeps what was computed.
         ValueError, TypeError: input that no solver could use.
     """
     if not callable(f):
         raise TypeError(f"the right-hand side must be callable as f(t, x), not {type(f).__name__}")
-    solver = Dopri5() if solver is None else solver
+    solver = Auto() if solver is None else solver
     if not isinstance(solver, Integrator):
         raise TypeError(f"solver must be an integrator such as Dopri5(rtol=1e-6), not {solver!r}")
     check_state(x0, "x0")
-    times = _check_times(t, parts_of(x0)[0].device)
+    times = check_times(t, parts_of(x0)[0].device)
+    watch = Watch(max_steps, max_seconds, _check_jumps(jumps), dense, history)
     try:
-        return solver.solve(f, x0, times)
+        with Bar(type(f).__name__) if progress else nullcontext() as watch.bar:
+            solution = solver.solve(f, x0, times, watch)
     except SolveError as error:
         if throw or error.solution is None:
             raise
         return error.solution
+    advise(f, solver, solution)
+    return solution
 
 
-def _check_times(t: Tensor | Sequence[float], device: torch.device) -> Tensor:
+def check_times(t: Tensor | Sequence[float], device: torch.device) -> Tensor:
+    """t as a strictly monotone float64 tensor on the device, or an error that names what is wrong with it."""
     times = torch.as_tensor(t)
     if times.is_complex() or times.dtype == torch.bool:
         raise TypeError(f"t must hold real numbers, not {times.dtype}")
@@ -64,11 +84,20 @@ def _check_times(t: Tensor | Sequence[float], device: torch.device) -> Tensor:
     if not bool(torch.isfinite(values).all()):
         raise ValueError(f"t holds a NaN or infinite time: {values.tolist()}")
     steps = values[1:] - values[:-1]
-    if not bool((steps > 0).all()):
-        k = int((steps <= 0).nonzero()[0])
-        word = "repeats" if float(steps[k]) == 0 else "decreases"
+    if not bool((steps > 0).all() or (steps < 0).all()):
+        forward = float(steps[0]) >= 0
+        wrong = steps <= 0 if forward else steps >= 0
+        k = int(wrong.nonzero()[0])
+        word = "repeats" if float(steps[k]) == 0 else ("decreases" if forward else "increases")
         raise ValueError(
-            f"t must be strictly increasing, but {word} from t[{k}] = {float(values[k])} to t[{k + 1}] = "
-            f"{float(values[k + 1])}; to go back in time, integrate -f"
+            f"t must be strictly increasing or strictly decreasing, but {word} from t[{k}] = {float(values[k])} to "
+            f"t[{k + 1}] = {float(values[k + 1])}: sort the times and drop repeated ones"
         )
     return times
+
+
+def _check_jumps(jumps: Iterable[float]) -> tuple[float, ...]:
+    values = tuple(float(s) for s in jumps)
+    if not all(math.isfinite(s) for s in values):
+        raise ValueError(f"jumps holds a NaN or infinite time: {list(values)}")
+    return values

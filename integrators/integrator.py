@@ -2,95 +2,132 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from integrators.solution import Solution, SolveError, State, Statistics, Status
-from integrators.state import parts_of
+from integrators.solution import Solution, SolveError, State, Statistics, Status, Time
+from integrators.state import first_bad, number, parts_of
+from integrators.watch import Watch
 
-Evaluate = Callable[[Tensor, State], State]
+Evaluate = Callable[[Any, Any], State]
 
 
 @runtime_checkable
 class LinearPart(Protocol):
-    """A linear right-hand side dx/dt = G x, seen as an operator. Implicit and exponential integrators use it."""
+    """A linear map x ↦ G x, seen as an operator. Implicit, exponential and IMEX integrators use it.
 
-    def __matmul__(self, x: Tensor) -> Tensor:
+    A right-hand side f(t, x) = G x + N(t, x) exposes G as `f.linear` and N as the method `f.nonlinear(t, x)`; with
+    `f.nonlinear` absent or None, G is the whole of f.
+    """
+
+    def __matmul__(self, x: Any) -> Any:
         """G x."""
 
     def norm_bound(self) -> float:
         """An upper bound of ‖G‖."""
 
-    def solve(self, shift: Tensor, b: Tensor) -> Tensor:
-        """(I − s G)⁻¹ b."""
+    def solve(self, shift: Tensor, b: Any) -> Any:
+        """(I − s G)⁻¹ b, differentiable in s, b and what G is made of.
+
+        RadauIIA5, CaratheodoryFejer and the ETD methods ask for complex s and b too; a part that cannot solve something raises
+        NotImplementedError, and `integrate` without a solver then makes another choice.
+        """
 
 
 class Integrator(ABC):
     """Something that solves dx/dt = f(t, x) from x0 at the given times, with its own tolerances and gradient."""
 
     @abstractmethod
-    def solve(self, f: Evaluate, x0: State, t: Tensor) -> Solution:
+    def solve(self, f: Evaluate, x0: State, t: Tensor, watch: Watch) -> Solution:
         """Solve from t[0]; the inputs have been checked. Call `integrate`, which checks them."""
 
 
 class CountedRightHandSide:
-    """f with every evaluation counted and checked, so that no solver below can hang, broadcast or swallow a NaN."""
+    """f with every evaluation counted and its form checked, so that no solver below can hang or broadcast.
 
-    def __init__(self, f: Evaluate, x0: State, stats: Statistics, max_nfe: int) -> None:
+    A time may be a number; f is given a scalar float64 tensor. Values are not looked at here: solvers look at what comes of
+    them, once a step, and ask `blame` for the cause.
+    """
+
+    def __init__(self, f: Evaluate, x0: State, stats: Statistics, max_nfe: int, watch: Watch | None = None) -> None:
         self.f = f
         self.stats = stats
         self.max_nfe = max_nfe
+        self.watch = watch if watch is not None and watch.max_seconds < math.inf else None
         self.backward = False
-        self.like = [(part.shape, part.dtype) for part in parts_of(x0)]
+        parts = parts_of(x0)
+        self.like = [(part.shape, part.dtype) for part in parts]
+        self.device = parts[0].device
         self.is_tuple = isinstance(x0, tuple)
+        self.inference = torch.is_inference_mode_enabled()
         self.last: State = ()
-        self.last_versions: list[int] = []
+        self.last_version = version_of(())
 
-    def __call__(self, t: Tensor, x: State) -> State:
-        now = float(t.detach())
-        self._count(now)
-        versions = _versions(x)
+    def __call__(self, t: Time, x: State) -> State:
+        stats = self.stats
+        if self.backward or self.watch is not None or stats.nfe >= self.max_nfe:
+            self._count(t)
+        else:
+            stats.nfe += 1
+        if not isinstance(t, Tensor):
+            t = self.time(t)
+        if self.inference:
+            dx = self.f(t, x)
+            self._check_form(dx)
+            return dx
+        version = version_of(x)
         dx = self.f(t, x)
         self._check_form(dx)
-        if versions != _versions(x):
+        if version_of(x) != version:
             raise ValueError("the right-hand side changes its argument x in place: write x = x + ... instead of x += ...")
-        if self.last_versions != _versions(self.last):
+        if version_of(self.last) != self.last_version:
             raise ValueError("the right-hand side writes into the tensor that it returned before: return a clone() of it")
-        self.last, self.last_versions = dx, _versions(dx)
-        for part in parts_of(dx):
-            if not bool(torch.isfinite(part.detach()).all()):
-                raise SolveError(
-                    f"the solve diverged: the right-hand side is not finite at t = {now:.6g} "
-                    f"(evaluation {self.stats.nfe}{' of the forward solve' if not self.backward else ''}); "
-                    "take a smaller step or tighter tolerance, or check the equation for growth",
-                    Status.DIVERGED,
-                )
+        self.last, self.last_version = dx, version_of(dx)
         return dx
 
-    def _count(self, now: float) -> None:
+    def time(self, t: float) -> Tensor:
+        """The number t as f is given it; on a GPU without waiting for it."""
+        return torch.full((), t, dtype=torch.float64, device=self.device)
+
+    def blame(self, t: Time, x: State) -> str:
+        """Whether f is finite at (t, x): where it is not, with its time and component, or "" if it is."""
+        now = t if isinstance(t, Tensor) else self.time(t)
+        with torch.no_grad():
+            bad = first_bad(self.f(now, x))
+        return f"the right-hand side is not finite at t = {number(now):.6g} ({bad})" if bad else ""
+
+    def _count(self, t: Time) -> None:
+        stats = self.stats
         if self.backward:
-            self.stats.nfe_backward += 1
-            if self.stats.nfe_backward > self.max_nfe:
+            stats.nfe_backward += 1
+            if stats.nfe_backward > self.max_nfe:
                 raise SolveError(
-                    f"the backward solve of Adjoint reached t = {now:.6g} and spent its budget of {self.max_nfe} "
-                    "evaluations. Diffusion cannot be solved backwards stably: use gradient=Direct(), or raise "
+                    f"the backward solve of Adjoint reached t = {number(t):.6g} and spent its budget of {self.max_nfe} "
+                    "evaluations. Diffusion cannot be solved backwards stably: use gradient=Checkpointed(), or raise "
                     "Adjoint(max_nfe=...) if the equation is reversible",
                     Status.BUDGET,
                 )
             return
-        self.stats.nfe += 1
-        if self.stats.nfe > self.max_nfe:
+        if stats.nfe >= self.max_nfe:
             raise SolveError(
-                f"the solve reached t = {now:.6g} and spent its budget of {self.max_nfe} evaluations: the equation "
-                "is stiff (use BackwardEuler or Exponential), random, or discontinuous; or raise max_nfe",
+                f"the solve reached t = {number(t):.6g} and spent its budget of {self.max_nfe} evaluations: the equation "
+                "is stiff (use SDIRK3, ARK324 or Exponential), random, or discontinuous; or raise max_nfe",
                 Status.BUDGET,
             )
+        stats.nfe += 1
+        if self.watch is not None:
+            self.watch.check_clock(number(t))
 
     def _check_form(self, dx: object) -> None:
+        if type(dx) is Tensor and not self.is_tuple:  # The usual case, quickly.
+            shape, dtype = self.like[0]
+            if dx.shape == shape and dx.dtype == dtype:
+                return
         if isinstance(dx, tuple) != self.is_tuple:
             expected = "a tuple of tensors" if self.is_tuple else "one tensor"
             raise TypeError(f"the right-hand side must return {expected}, like the state, not {type(dx).__name__}")
@@ -107,46 +144,109 @@ class CountedRightHandSide:
                 )
 
 
-def _versions(x: State) -> list[int]:
-    """How often each tensor of x was written; inference mode does not count."""
-    return [0 if part.is_inference() else part._version for part in parts_of(x)]
+def version_of(x: State) -> int | list[int]:
+    """What changes when a tensor of x is written into."""
+    return [part._version for part in x] if isinstance(x, tuple) else x._version
+
+
+class Split:
+    """f(t, x) = G x + N(t, x) with its parts counted: what implicit, exponential and IMEX methods step with.
+
+    Args:
+        f: the counted right-hand side, with `linear` and perhaps `nonlinear`.
+        user: the name of the method, for its errors.
+        whole: G must be all of f.
+    """
+
+    def __init__(self, f: CountedRightHandSide, user: str, *, whole: bool = False) -> None:
+        name = type(f.f).__name__
+        linear = getattr(f.f, "linear", None)
+        if linear is None:
+            raise TypeError(
+                f"{user} needs a linear part, and {name} exposes no linear part: use Dopri5 or RK4, NewtonKrylov if it is "
+                "stiff, or give it a `linear` property"
+            )
+        if not isinstance(linear, LinearPart):
+            raise TypeError(f"{name}.linear must offer `@`, `norm_bound()` and `solve(shift, b)`")
+        self.f = f
+        self.stats = f.stats
+        self.linear = linear
+        self.rest = getattr(f.f, "nonlinear", None)
+        if whole and self.rest is not None:
+            raise TypeError(
+                f"{user} needs a linear right-hand side, and {name} has a nonlinear part too: use ARK324, SBDF2 or ETDRK4, "
+                "which treat the two parts apart"
+            )
+        self._shifts: set[complex] = set()
+
+    def __matmul__(self, x: State) -> State:
+        """G x, counted as an evaluation."""
+        self.f._count(0.0)
+        result: State = self.linear @ x
+        return result
+
+    def nonlinear(self, t: Time, x: State) -> State:
+        """N(t, x), counted as an evaluation; zero, and free, without a nonlinear part."""
+        if self.rest is None:
+            return tuple(torch.zeros_like(part) for part in x) if isinstance(x, tuple) else torch.zeros_like(x)
+        self.f._count(t)
+        now = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device=self.f.device)
+        value = self.rest(now, x)
+        self.f._check_form(value)
+        result: State = value
+        return result
+
+    def solve(self, shift: Time | complex, b: State) -> State:
+        """(I − s G)⁻¹ b, counted; s and b may be complex."""
+        stats = self.stats
+        if stats.solves >= self.f.max_nfe:
+            raise SolveError(f"the solve spent its budget of {self.f.max_nfe} linear solves: raise max_nfe", Status.BUDGET)
+        stats.solves += 1
+        key = complex(shift.detach() if isinstance(shift, Tensor) else shift)
+        if key not in self._shifts:
+            self._shifts.add(key)
+            stats.factorizations += 1
+        if not isinstance(shift, Tensor):
+            kind = torch.complex128 if isinstance(shift, complex) else torch.float64
+            shift = torch.tensor(shift, dtype=kind, device=self.f.device)
+        result: State = self.linear.solve(shift, b)
+        return result
+
+    def blame(self, t: Time, x: State) -> str:
+        """Where f is not finite at (t, x), in words; "" if it is."""
+        return self.f.blame(t, x)
+
+    def check(self, t: Time, x: State) -> None:
+        """Raise ValueError unless f = G x + N at t and one random state like x."""
+        parts = []
+        for k, part in enumerate(parts_of(x)):
+            generator = torch.Generator().manual_seed(k)
+            noise = torch.randn(part.shape, generator=generator, dtype=part.dtype).to(part.device)
+            # Of the state's own size: a nonlinear part may overflow elsewhere.
+            parts.append(noise * max(float(part.detach().abs().max()), 1e-3))
+        z: State = tuple(parts) if isinstance(x, tuple) else parts[0]
+        now = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device=self.f.device)
+        with torch.no_grad():
+            whole = parts_of(self.f.f(now, z))
+            linear = parts_of(self.linear @ z)
+            rest = [torch.zeros_like(part) for part in whole] if self.rest is None else parts_of(self.rest(now, z))
+        for f, g, n in zip(whole, linear, rest, strict=True):
+            size = float((f.abs() + g.abs() + n.abs()).max())
+            difference = float((f - g - n).abs().max())
+            if difference > torch.finfo(f.dtype).eps ** 0.5 * size:
+                name = type(self.f.f).__name__
+                what = "linear @ x" if self.rest is None else "linear @ x + nonlinear(t, x)"
+                raise ValueError(
+                    f"{name}.{what} is not what {name}(t, x) gives: on a random state they differ by {difference:.3g} where "
+                    f"the terms reach {size:.3g}. Mend `linear`{'' if self.rest is None else ' or `nonlinear`'}, or let it "
+                    "return None and use an explicit integrator"
+                )
 
 
 def linear_part(f: object, user: str) -> LinearPart:
-    """f.linear, the whole right-hand side as an operator, or an error that says what can be done."""
-    linear = getattr(f, "linear", None)
-    if linear is None:
-        raise TypeError(
-            f"{user} needs a linear right-hand side, and {type(f).__name__} exposes no linear part: "
-            "use Dopri5 or RK4, or give it a `linear` property"
-        )
-    if not isinstance(linear, LinearPart):
-        raise TypeError(f"{type(f).__name__}.linear must offer `@`, `norm_bound()` and `solve(shift, b)`")
-    return linear
+    """f.linear where it is the whole right-hand side, or an error that says what can be done."""
+    return Split(_uncounted(f), user, whole=True).linear
 
 
-def state_map(g: Callable[..., Tensor], *states: State) -> State:
-    """Apply g to the tensors of several states, part by part."""
-    if isinstance(states[0], tuple):
-        return tuple(g(*parts) for parts in zip(*states, strict=True))
-    return g(*states)
-
-
-def scaled(x: State, h: Tensor) -> State:
-    """h x, in the state's precision."""
-    return state_map(lambda part: h.to(part.real.dtype) * part, x)
-
-
-def add(x: State, y: State) -> State:
-    """x + y."""
-    return state_map(torch.add, x, y)
-
-
-def add_scaled(x: State, h: Tensor, *terms: tuple[float, State]) -> State:
-    """x + h Σ c_k k_k, in the state's precision."""
-
-    def combine(first: Tensor, *slopes: Tensor) -> Tensor:
-        total = sum(weight * slope for (weight, _), slope in zip(terms, slopes, strict=True))
-        return first + h.to(first.real.dtype) * total
-
-    return state_map(combine, x, *(slope for _, slope in terms))
+def _uncounted(f: Any) -> CountedRightHandSide:
+    return CountedRightHandSide(f, torch.zeros(1), Statistics(), 1)

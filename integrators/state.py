@@ -1,11 +1,13 @@
-"""Packing a state (tensor or tuple, real or complex) into one real tensor, which is all torchdiffeq can hold."""
+"""States (a tensor or a tuple of tensors, real or complex): their checks, their arithmetic, and their packing into one."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from integrators.solution import State
+from integrators.solution import State, Time
 
 
 def parts_of(x: State) -> tuple[Tensor, ...]:
@@ -36,6 +38,78 @@ def check_state(x: object, name: str) -> None:
                 f"the parts of {name} differ in device or precision ({first.dtype} on {first.device}, "
                 f"{part.dtype} on {part.device}): nothing is converted silently"
             )
+
+
+def number(value: Time) -> float:
+    """A time or length as a plain number, without its gradient."""
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+
+
+def state_map(g: Callable[..., Tensor], *states: State) -> State:
+    """g on the tensors of several states, part by part."""
+    if isinstance(states[0], tuple):
+        return tuple(g(*parts) for parts in zip(*states, strict=True))
+    return g(*states)
+
+
+def combine(x: State, h: Time, weights: Sequence[Time], slopes: Sequence[State]) -> State:
+    """x + h Σ w_i k_i, in the state's precision; a weight of zero costs nothing. Weights are tensors only where h is."""
+    if isinstance(x, tuple):
+        return tuple(combine(part, h, weights, [k[i] for k in slopes]) for i, part in enumerate(x))  # type: ignore[misc]
+    if isinstance(h, Tensor):
+        kind = x.real.dtype
+        for w, k in zip(weights, slopes, strict=True):
+            if isinstance(w, Tensor) or w != 0:
+                x = x + (h * w).to(kind) * k  # type: ignore[operator]
+        return x
+    # One pass less over memory; while gradients are recorded, vmap may need what in-place writing cannot do.
+    in_place = not torch.is_grad_enabled()
+    y = x
+    for w, k in zip(weights, slopes, strict=True):
+        if w != 0:
+            y = y.add_(k, alpha=h * w) if in_place and y is not x else torch.add(y, k, alpha=h * w)  # type: ignore[arg-type]
+    return y
+
+
+def weighted(h: Time, weights: Sequence[float], slopes: Sequence[State]) -> State:
+    """h Σ w_i k_i, in the state's precision; not all weights may be zero."""
+    first = next(i for i, w in enumerate(weights) if w != 0)
+    return combine(scaled(slopes[first], h * weights[first]), h, weights[first + 1 :], slopes[first + 1 :])
+
+
+def scaled(x: State, h: Time) -> State:
+    """h x, in the state's precision."""
+    if isinstance(h, Tensor):
+        return state_map(lambda part: h.to(part.real.dtype) * part, x)
+    return state_map(lambda part: h * part, x)
+
+
+def add(x: State, y: State) -> State:
+    """x + y."""
+    return state_map(torch.add, x, y)
+
+
+def subtract(x: State, y: State) -> State:
+    """x − y."""
+    return state_map(torch.sub, x, y)
+
+
+def largest(x: State) -> float:
+    """max |x_i| over the whole state; NaN if any entry is."""
+    values = [torch.linalg.vector_norm(part.detach(), ord=float("inf")) for part in parts_of(x)]
+    return float(values[0] if len(values) == 1 else torch.stack(values).max())
+
+
+def first_bad(x: State) -> str:
+    """Where the first NaN or infinite entry of x is, in words; empty if there is none."""
+    for k, part in enumerate(parts_of(x)):
+        wrong = ~torch.isfinite(part.detach())
+        if bool(wrong.any()):
+            index = wrong.nonzero()[0].tolist()
+            value = part.detach()[tuple(index)].item()
+            name = f"part {k}, index {index}" if isinstance(x, tuple) else f"index {index}"
+            return f"{value} at {name}, and {int(wrong.sum())} of {wrong.numel()} entries are not finite"
+    return ""
 
 
 class Packing:

@@ -34,8 +34,10 @@ class Row:
     note: str | None = None
 
 
-def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int, title: str) -> dict[str, float]:
-    """The median seconds of each candidate, run in turns so that a busy machine slows all of them alike.
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], repeats: int, title: str, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """The median seconds of each candidate by the clock, run in turns so that a busy machine slows all of them alike.
 
     In each turn a candidate runs twice and the second run counts: the first finds the memory as another candidate left it,
     and fetching fresh pages from the system would drown what is measured. In a loop, as in a solver, memory is warm.
@@ -47,9 +49,9 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int, ti
         for _ in range(repeats):
             for name, candidate in candidates.items():
                 candidate()
-                start = time.perf_counter()
+                start = clock()
                 candidate()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
             bar.advance(task)
             bar.refresh()
     return {name: statistics.median(values) for name, values in seconds.items()}

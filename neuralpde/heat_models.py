@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from integrators import Dopri5, Euler, Exponential, Solution, TruncatedTaylor
+from integrators import Direct, Dopri5, Euler, Exponential, Solution, TruncatedTaylor
 from neuralpde.beltrami import BeltramiFlow
 from neuralpde.difference import DifferenceFlow
 from neuralpde.heat_data import Surface, Truth
@@ -47,19 +47,19 @@ class Learned:
 def relaxed(mesh: TriangleMesh, truth: Truth) -> NeuralPDE:
     """The unitary flow with learned dissipation, on the surface's own operator, solved exactly."""
     flow = UnitaryFlow(truth.laplacian(mesh), WIDTH, dissipation=STARTING_RATE, scale=0.01)
-    return NeuralPDE(flow, Exponential(), PadChannels(WIDTH), KeepChannels(1))
+    return NeuralPDE(flow, Exponential(gradient=Direct()), PadChannels(WIDTH), KeepChannels(1))
 
 
 def unitary(mesh: TriangleMesh, truth: Truth) -> NeuralPDE:
     """The strict unitary flow on the same operator, solved exactly."""
     flow = UnitaryFlow(truth.laplacian(mesh), WIDTH)
-    return NeuralPDE(flow, Exponential(), PadChannels(WIDTH), KeepChannels(1))
+    return NeuralPDE(flow, Exponential(gradient=Direct()), PadChannels(WIDTH), KeepChannels(1))
 
 
 def truncated(mesh: TriangleMesh, truth: Truth) -> PerFrame:
     """As published: exp(Ã x W) on the robust weights without mass or time, cut off at T_max, one step a frame."""
     flow = UnitaryFlow(normalized_laplacian(robust_laplacian(mesh)), WIDTH, adjacency=True)
-    return PerFrame(flow, TruncatedTaylor(dt=math.inf, order=T_MAX), PadChannels(WIDTH), KeepChannels(1))
+    return PerFrame(flow, TruncatedTaylor(dt=math.inf, order=T_MAX, gradient=Direct()), PadChannels(WIDTH), KeepChannels(1))
 
 
 class PerFrame(NeuralPDE):
@@ -74,13 +74,13 @@ def beltrami(mesh: TriangleMesh, truth: Truth) -> NeuralPDE:
     """The Beltrami flow of the field joined with the vertex positions."""
     diffusivity = ScaledDotProduct(robust_laplacian(mesh), channels=1 + mesh.vertices.shape[1])
     flow = BeltramiFlow(diffusivity, STARTING_RATE)
-    return NeuralPDE(flow, Dopri5(rtol=1e-4, atol=1e-6), AttachPositions(mesh), KeepChannels(1))
+    return NeuralPDE(flow, Dopri5(rtol=1e-4, atol=1e-6, gradient=Direct()), AttachPositions(mesh), KeepChannels(1))
 
 
 def difference(mesh: TriangleMesh, truth: Truth) -> NeuralPDE:
     """The learned difference flow, one Euler step a frame, as PA-DGN steps."""
     flow = DifferenceFlow(SpatialDifference(robust_laplacian(mesh)), STARTING_RATE)
-    return NeuralPDE(flow, Euler(dt=math.inf))
+    return NeuralPDE(flow, Euler(dt=math.inf, gradient=Direct()))
 
 
 class GraphConvolutions(Movable):

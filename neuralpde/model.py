@@ -18,14 +18,14 @@ class NeuralPDE(Movable):
 
     Args:
         rhs: the right-hand side f.
-        solver: how time advances and how gradients are taken.
+        solver: how time advances and how gradients are taken; if absent, `integrate` chooses for each solve.
         encode, decode: modules from the observed field (..., n, c) to the state and back; identities if absent.
     """
 
     def __init__(
         self,
         rhs: RightHandSide,
-        solver: Integrator,
+        solver: Integrator | None = None,
         encode: nn.Module | None = None,
         decode: nn.Module | None = None,
     ) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from integrators import LinearPart, State
+from integrators.state import state_map
 from neuralpde.invariants import Invariant, Law
 from operators import Movable
 
@@ -20,13 +21,20 @@ class RightHandSide(Movable):
     """dx/dt = f(t, x), with x of shape (..., n, c). A new equation writes `forward(t, x)` and nothing else.
 
     Parameters are learned, operators are found by `.on(domain)`, which gives the same equation with the same (shared)
-    parameters on another domain. An equation may declare `invariants`, and, if it is linear and autonomous, expose
-    itself as `linear`, which implicit and exponential integrators use.
+    parameters on another domain. An equation may declare `invariants`, and may expose what implicit, IMEX and exponential
+    integrators use: f(t, x) = G x + N(t, x), with an autonomous linear part G as the property `linear` and the rest as the
+    method `nonlinear(t, x)`, left out where G is all. Then `forward` need not be written.
     """
+
+    nonlinear: Any = None
+    """N(t, x), a method; None where `linear` is the whole right-hand side, or where nothing is split off."""
 
     def forward(self, t: Tensor, x: Any) -> Any:
         """dx/dt at time t and state x."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(self, t, x)")
+        linear = self.linear
+        if linear is None:
+            raise NotImplementedError(f"{type(self).__name__} must define forward(self, t, x), or `linear` and `nonlinear`")
+        return linear @ x if self.nonlinear is None else _plus(linear @ x, self.nonlinear(t, x))
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
@@ -35,7 +43,7 @@ class RightHandSide(Movable):
 
     @property
     def linear(self) -> LinearPart | None:
-        """The whole right-hand side as a linear operator, or None."""
+        """The linear part G as an operator, the whole right-hand side if `nonlinear` is None; or None."""
         return None
 
     @property
@@ -96,10 +104,7 @@ class Sum(RightHandSide):
         return [term for term in self.terms if isinstance(term, RightHandSide)]
 
     def forward(self, t: Tensor, x: State) -> State:
-        slopes = [term(t, x) for term in self.summands]
-        if isinstance(x, tuple):
-            return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*slopes, strict=True))
-        total: Tensor = sum(slopes[1:], start=slopes[0])
+        total: State = _total([term(t, x) for term in self.summands])
         return total
 
     @property
@@ -117,9 +122,20 @@ class Sum(RightHandSide):
 
     @property
     def linear(self) -> LinearPart | None:
-        parts = [term.linear for term in self.summands]
-        known = [part for part in parts if part is not None]
-        return SumOfLinear(known) if len(known) == len(parts) else None
+        parts = [part for term in self.summands if (part := term.linear) is not None]
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        return SumOfLinear(parts)
+
+    @property
+    def nonlinear(self) -> Function | None:
+        rests: list[Function] = []
+        for term in self.summands:
+            if term.linear is None:
+                rests.append(term)
+            elif term.nonlinear is not None:
+                rests.append(term.nonlinear)
+        return (lambda t, x: _total([rest(t, x) for rest in rests])) if rests else None
 
 
 class Scaled(RightHandSide):
@@ -138,10 +154,7 @@ class Scaled(RightHandSide):
             self.coefficient = coefficient
 
     def forward(self, t: Tensor, x: Any) -> Any:
-        slope = self.rhs(t, x)
-        if isinstance(slope, tuple):
-            return tuple(self.coefficient * part for part in slope)
-        return self.coefficient * slope
+        return state_map(lambda part: self.coefficient * part, self.rhs(t, x))
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
@@ -157,24 +170,58 @@ class Scaled(RightHandSide):
     def linear(self) -> LinearPart | None:
         part = self.rhs.linear
         scalar = not isinstance(self.coefficient, Tensor) or self.coefficient.numel() == 1
-        return ScaledLinear(self.coefficient, part) if part is not None and scalar else None
+        if part is None or not scalar:
+            return None
+        own_flow = hasattr(part, "exponential")
+        return (ScaledExactFlow if own_flow else ScaledLinear)(self.coefficient, part)
+
+    @property
+    def nonlinear(self) -> Function | None:
+        rest = self.rhs.nonlinear
+        if rest is None or self.linear is None:
+            return None
+        return lambda t, x: state_map(lambda part: self.coefficient * part, rest(t, x))
 
 
 class ScaledLinear:
     """c G, for a linear part G and a scalar c."""
 
-    def __init__(self, coefficient: float | Tensor, part: LinearPart) -> None:
+    def __init__(self, coefficient: float | Tensor, part: Any) -> None:
         self.coefficient = coefficient
         self.part = part
 
-    def __matmul__(self, x: Tensor) -> Tensor:
-        return self.coefficient * (self.part @ x)
+    @property
+    def self_adjoint(self) -> bool:
+        """Whether c G is self-adjoint and negative semi-definite."""
+        c = torch.as_tensor(self.coefficient).detach()
+        return getattr(self.part, "self_adjoint", False) is True and not c.is_complex() and float(c) >= 0
+
+    def keep_factors(self, count: int) -> None:
+        """Let G keep the factors of so many shifts."""
+        if hasattr(self.part, "keep_factors"):
+            self.part.keep_factors(count)
+
+    def __matmul__(self, x: Any) -> Any:
+        return state_map(lambda part: self.coefficient * part, self.part @ x)
 
     def norm_bound(self) -> float:
-        return float(torch.as_tensor(self.coefficient).detach().abs()) * self.part.norm_bound()
+        return float(torch.as_tensor(self.coefficient).detach().abs()) * float(self.part.norm_bound())
 
-    def solve(self, shift: Tensor, b: Tensor) -> Tensor:
+    def solve(self, shift: Tensor, b: Any) -> Any:
         return self.part.solve(torch.as_tensor(shift) * self.coefficient, b)
+
+
+class ScaledExactFlow(ScaledLinear):
+    """c G, where G knows its own exponential."""
+
+    def exponential(self, h: Any, x: Any, tolerance: float | None = None) -> Any:
+        """exp(h c G) x."""
+        return self.part.exponential(h * self.coefficient, x, tolerance)
+
+    def exponential_products(self, h: Any, tolerance: float | None = None) -> int:
+        """The number of products that `exponential` takes, zero if G does not tell."""
+        count = getattr(self.part, "exponential_products", None)
+        return 0 if count is None else int(count(h * self.coefficient, tolerance))
 
 
 class SumOfLinear:
@@ -183,15 +230,26 @@ class SumOfLinear:
     def __init__(self, parts: list[LinearPart]) -> None:
         self.parts = parts
 
-    def __matmul__(self, x: Tensor) -> Tensor:
-        first, *others = [part @ x for part in self.parts]
-        return sum(others, start=first)
+    def __matmul__(self, x: Any) -> Any:
+        return _total([part @ x for part in self.parts])
 
     def norm_bound(self) -> float:
         return sum(part.norm_bound() for part in self.parts)
 
-    def solve(self, shift: Tensor, b: Tensor) -> Tensor:
+    def solve(self, shift: Tensor, b: Any) -> Any:
         raise NotImplementedError(
             "a sum of linear right-hand sides has no common factorisation: use Exponential or an explicit integrator, "
             "or build one operator from the sum"
         )
+
+
+def _plus(x: Any, y: Any) -> Any:
+    return state_map(torch.add, x, y)
+
+
+def _total(slopes: list[Any]) -> Any:
+    """The sum of several states."""
+    total = slopes[0]
+    for slope in slopes[1:]:
+        total = _plus(total, slope)
+    return total

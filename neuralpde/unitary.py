@@ -12,6 +12,7 @@ from neuralpde.equations import diffusion_invariants
 from neuralpde.invariants import DirichletEnergy, Invariant, Law, Mass, Norm, Rayleigh
 from neuralpde.rhs import RightHandSide
 from operators import Laplacian, SkewHermitian, UnitaryGenerator
+from operators.unitary_exponential import UnitaryExponential
 
 
 class UnitaryFlow(RightHandSide):
@@ -86,19 +87,50 @@ class UnitaryFlow(RightHandSide):
 
 
 class _UnitaryPart:
-    """The flow's right-hand side as a linear part."""
+    """The flow's right-hand side as a linear part, with its exact flow."""
+
+    self_adjoint = False
 
     def __init__(self, flow: UnitaryFlow) -> None:
         self.flow = flow
+        self._kept: tuple[Any, UnitaryExponential] | None = None
 
     def __matmul__(self, x: Tensor) -> Tensor:
         result: Tensor = self.flow(torch.zeros(()), x)
         return result
 
     def norm_bound(self) -> float:
+        largest, gamma = self._rate()
+        return self.flow.generator.norm_bound() + gamma * largest
+
+    def _rate(self) -> tuple[float, float]:
         gamma = self.flow.dissipation
-        dissipation = 0.0 if gamma is None else float(gamma.detach()) * self.flow.laplacian.norm_bound()
-        return self.flow.generator.norm_bound() + dissipation
+        return self.flow.laplacian.norm_bound(), 0.0 if gamma is None else float(gamma.detach())
+
+    def exponential(self, h: Tensor | float, x: Tensor, tolerance: float | None = None) -> Tensor:
+        """exp(hG) x, by one recurrence in A for all channels."""
+        result: Tensor = self._propagator(h, tolerance)(x)
+        return result
+
+    def exponential_products(self, h: Tensor | float, tolerance: float | None = None) -> int:
+        """The number of products with A that `exponential` takes."""
+        return self._propagator(h, tolerance).degree
+
+    def _propagator(self, h: Tensor | float, tolerance: float | None) -> UnitaryExponential:
+        flow, gamma = self.flow, self.flow.dissipation
+        # One that carries a gradient belongs to one step; without, steps of one length share it while nothing is learned.
+        plain = not (torch.is_grad_enabled() or isinstance(h, Tensor))
+        now = (h, tolerance, self._rate(), flow.mixing.V.detach().clone()) if plain else None
+        if now is not None and self._kept is not None:
+            *same, V = self._kept[0]
+            if same == [*now[:3]] and torch.equal(V, now[3]):
+                return self._kept[1]
+        damping: tuple[Tensor | float, Tensor | float] = (0.0, 0.0)
+        if gamma is not None:  # −γ L, where A is I − L or L.
+            damping = (gamma, -gamma) if flow.adjacency else (-gamma, 0.0)
+        made = UnitaryExponential(flow.generator.operator, flow.mixing(), h, damping=damping, tolerance=tolerance)
+        self._kept = None if now is None else (now, made)
+        return made
 
     def solve(self, shift: Tensor, b: Tensor) -> Any:
         raise NotImplementedError(

@@ -5,7 +5,7 @@ from operators.batch import Batch, batch, block_diagonal
 from operators.boundary import BoundaryLoop, boundary_edges, boundary_loops, boundary_vertices
 from operators.cache import Cache
 from operators.cg import AMG, ConjugateGradient, Constants, Jacobi
-from operators.chebyshev import ChebyshevFilter, chebyshev_filter, cosine, exponential, resolvent, sine
+from operators.chebyshev import ChebyshevFilter, chebyshev_filter
 from operators.checks import ConvergenceError, DomainError, DomainWarning, FieldError
 from operators.clique import clique_complex, graph_hodge_laplacian
 from operators.connection import connection_laplacian, tangent_basis
@@ -23,6 +23,7 @@ from operators.diffusion import (
 from operators.dirichlet import DirichletLaplacian, dirichlet
 from operators.domains import Domain, Graph, PointCloud, TriangleMesh, load_mesh
 from operators.exterior import HodgeStars, barycentric_stars, codifferential, exterior_derivative, hodge_stars, unit_stars
+from operators.functions import cosine, exponential, resolvent, sine, wave_degree, wave_propagator
 from operators.geodesics import HeatMethod, VectorHeatMethod, geodesic_distance, geodesic_path, log_map
 from operators.grids import Boundary, Grid, grid_laplacian
 from operators.hodge import HodgeDecomposition, HodgeParts, hodge_decomposition, hodge_laplacian
@@ -55,6 +56,7 @@ from operators.spectrum import Eigenpairs, eigenpairs
 from operators.stencils import Stencil, least_squares_gradient, least_squares_laplacian
 from operators.surface import cotangent_laplacian, robust_laplacian
 from operators.unitary import SkewHermitian, UnitaryGenerator, pad_channels, taylor_remainder
+from operators.unitary_exponential import UnitaryExponential
 
 __all__ = [
     "AMG",
@@ -107,6 +109,7 @@ __all__ = [
     "SpatialDifference",
     "Stencil",
     "TriangleMesh",
+    "UnitaryExponential",
     "UnitaryGenerator",
     "VectorHeatMethod",
     "adjacency_of",
@@ -183,6 +186,8 @@ __all__ = [
     "torus",
     "unit_stars",
     "vertex_gradient",
+    "wave_degree",
     "wave_kernel_signature",
+    "wave_propagator",
     "write_mesh",
 ]

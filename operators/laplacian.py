@@ -159,6 +159,10 @@ class Laplacian(Operator):
             return y.to(torch.complex64 if single else torch.complex128)
         return y.to(b.dtype)
 
+    def keep_factors(self, count: int) -> None:
+        """Let `solve` keep at least `count` factors, for a method that goes round so many shifts."""
+        self._direct.factors_kept = max(self._direct.factors_kept, count)
+
     def _shifted(self, shift: Tensor) -> SparseOperator:
         """K = M + s C in double precision; differentiable in everything."""
         pattern, places = self._diagonal_places()

@@ -83,7 +83,11 @@ class Linear(torch.nn.Module):
 
     def solve(self, shift: Tensor, b: Tensor) -> Tensor:
         self.solves += 1
-        return torch.linalg.solve(torch.eye(len(self.G), dtype=self.G.dtype) - shift.to(self.G.real.dtype) * self.G, b)
+        dtype = torch.promote_types(self.G.dtype, b.dtype)
+        if shift.is_complex():
+            dtype = torch.promote_types(dtype, torch.complex64)
+        matrix = torch.eye(len(self.G), dtype=dtype) - shift.to(dtype) * self.G.to(dtype)
+        return torch.linalg.solve(matrix, b.to(dtype))
 
 
 @pytest.fixture(scope="session")

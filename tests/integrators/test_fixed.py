@@ -6,7 +6,12 @@ import math
 import pytest
 import torch
 
-from integrators import RK4, Euler, TruncatedTaylor, integrate
+from integrators.checkpointed import Checkpointed
+from integrators.fixed import Euler, FixedStep, TruncatedTaylor
+from integrators.gradients import Direct
+from integrators.integrate import integrate
+from integrators.rk4 import RK4
+from integrators.solution import SolveError, Status
 
 X0 = torch.tensor([[0.3], [0.5], [0.8]], dtype=torch.float64)
 Z = [-2.5, -1.0, -1e-3, 0.0, 0.7, 3.0, 1j, 2.8j, -1 + 2j, 0.5 - 1j]
@@ -76,10 +81,10 @@ def test_steps_are_at_most_dt_and_end_at_every_output_time(dt):
     starts, t = [], [0.0, 0.25, 0.3, 1.0, 2.5]
 
     def f(s, x):
-        starts.append(float(s))
+        starts.append(float(s.detach()))
         return -x
 
-    solution = integrate(f, X0, t, Euler(dt=dt))
+    solution = integrate(f, X0, t, Euler(dt=dt, gradient=Direct()))
     assert all(any(abs(s - hit) < 1e-12 for s in starts) for hit in t[:-1])
     lengths = torch.tensor([*starts, t[-1]], dtype=torch.float64).diff()
     assert float(lengths.max()) <= dt * (1 + 1e-12)
@@ -102,7 +107,7 @@ def test_a_time_on_the_grid_is_independent_of_other_output_times(solver):
     assert torch.allclose(many.final, integrate(f, X0, [0.0, 1.0], solver).final, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize(("solver", "stages"), [(Euler(dt=0.125), 1), (RK4(dt=0.125), 4)])
+@pytest.mark.parametrize(("solver", "stages"), [(Euler(dt=0.125, gradient=Direct()), 1), (RK4(dt=0.125, gradient=Direct()), 4)])
 def test_statistics_count_evaluations_and_steps(solver, stages):
     calls = 0
 
@@ -118,7 +123,7 @@ def test_statistics_count_evaluations_and_steps(solver, stages):
 
 def test_statistics_of_the_truncated_exponential(linear):
     f = linear(torch.eye(3, dtype=torch.float64))
-    assert integrate(f, X0, [0.0, 1.0], TruncatedTaylor(dt=0.25, order=5)).stats.nfe == f.calls == 20
+    assert integrate(f, X0, [0.0, 1.0], TruncatedTaylor(dt=0.25, order=5, gradient=Direct())).stats.nfe == f.calls == 20
 
 
 @pytest.mark.parametrize("dt", [0.0, -0.1, float("nan")])
@@ -139,3 +144,83 @@ def test_single_precision_differs_from_double_by_round_off_only(scheme):
     double = integrate(f, X0, [0.0, 0.1, 2.0], scheme(dt=0.01)).x
     single = integrate(f, X0.float(), [0.0, 0.1, 2.0], scheme(dt=0.01)).x
     assert float((single.double() / double - 1).abs().max()) <= 200 * torch.finfo(torch.float32).eps
+
+
+class Witness:
+    """f with every time it is asked for."""
+
+    def __init__(self, f):
+        self.f, self.times = f, []
+
+    def __call__(self, t, x):
+        self.times.append(float(t.detach()))
+        return self.f(t, x)
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.07, 1 / 3, math.inf])
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.1, 0.7), (1e6, 1e6 + 0.3), (1.0, 0.0), (-0.3, -1.9), (-1.0, 0.0)])
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed times", "learned times"])
+def test_f_is_never_asked_beyond_the_ends(dt, start, end, learned):
+    t = torch.tensor([start, end], dtype=torch.float64, requires_grad=learned)
+    f = Witness(lambda t, x: torch.cos(7 * t) * x)
+    solution = integrate(f, X0, t, RK4(dt=dt))
+    if learned:
+        torch.autograd.grad(solution.final.sum(), t)
+    assert min(start, end) == min(f.times)
+    assert max(f.times) <= max(start, end)
+    assert abs(max(f.times) - max(start, end)) <= 2 * math.ulp(max(abs(start), abs(end)))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["forward", "reverse"])
+@pytest.mark.parametrize("closed", [True, False], ids=["t < s", "t <= s"])
+@pytest.mark.parametrize("dt", [0.1, 0.5])
+def test_no_step_looks_across_a_jump(sign, closed, dt):
+    def f(t, x):
+        s = float(t.detach()) * sign
+        level = [1.0, -40.0, 300.0][sum(s >= jump if closed else s > jump for jump in (0.3, 0.75))]
+        return level * torch.ones_like(x)
+
+    t = [0.0, 0.3 * sign, 0.5 * sign, sign]
+    solution = integrate(f, X0, t, RK4(dt=dt), jumps=[0.3 * sign, 0.75 * sign])
+    rise = [0.3, 0.3 - 40 * 0.2, 0.3 - 40 * 0.45 + 300 * 0.25]
+    for x, expected in zip(solution.x[1:], rise, strict=True):
+        assert float((x - X0 - sign * expected).abs().max()) <= 1e-11
+
+
+@pytest.mark.parametrize("scheme", [Euler, RK4])
+def test_a_step_too_long_for_the_equation_is_told_before_the_numbers_are_lost(scheme):
+    with pytest.raises(SolveError, match=r"norm that is not finite.*smaller dt, or an implicit") as caught:
+        integrate(lambda t, x: -1e6 * x, X0, [0.0, 0.02, 40.0], scheme(dt=0.01))
+    assert caught.value.status is Status.DIVERGED
+    assert caught.value.solution.t.tolist() == [0.0, 0.02]
+
+
+def test_a_scheme_is_one_method():
+    class Midpoint(FixedStep):
+        """x' = x + h f(t + h/2, x + h/2 f(t, x))."""
+
+        def step(self, f, t, x, h):
+            return x + h * f(t + h / 2, x + h / 2 * f(t, x))
+
+    x = integrate(lambda t, x: torch.cos(t) * x, X0, [0.0, 1.0], Midpoint(dt=0.01)).final
+    assert float((x - X0 * math.exp(math.sin(1.0))).abs().max()) <= 1e-4
+
+
+def test_a_scheme_without_a_step_says_what_is_missing():
+    class Nothing(FixedStep):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Nothing must define step"):
+        integrate(lambda t, x: -x, X0, [0.0, 1.0], Nothing(dt=0.1))
+
+
+@pytest.mark.parametrize("gradient", [Direct(), Checkpointed()], ids=["direct", "checkpointed"])
+def test_gradients_of_both_orders(gradient):
+    def solve(k, x0, t):
+        return integrate(lambda s, x: -k * torch.sin(s + 1) * x * x, x0, t, Euler(dt=0.23, gradient=gradient)).x
+
+    k = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0.0, 0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    x0 = X0.clone().requires_grad_()
+    assert torch.autograd.gradcheck(solve, (k, x0, t))
+    assert torch.autograd.gradgradcheck(solve, (k, x0, t))

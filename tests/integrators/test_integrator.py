@@ -1,10 +1,14 @@
-"""The contract: f is counted and checked, a new scheme writes one method, and states combine part by part."""
+"""The contract: f is counted and checked, and its linear and nonlinear parts are taken at their word only once."""
 
 import pytest
 import torch
 
-from integrators import FixedStep, Integrator, LinearPart, SolveError, Statistics, Status, integrate
-from integrators.integrator import CountedRightHandSide, add, add_scaled, linear_part, scaled, state_map
+from integrators.fixed import FixedStep
+from integrators.integrate import integrate
+from integrators.integrator import CountedRightHandSide, Integrator, LinearPart, Split, linear_part
+from integrators.solution import SolveError, Statistics, Status
+from integrators.state import combine
+from integrators.watch import Watch
 
 X = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
 ZERO = torch.tensor(0.0, dtype=torch.float64)
@@ -14,7 +18,7 @@ class Midpoint(FixedStep):
     """A user's scheme of order 2."""
 
     def step(self, f, t, x, h):
-        return add_scaled(x, h, (1.0, f(t + h / 2, add_scaled(x, h, (0.5, f(t, x))))))
+        return combine(x, h, [1.0], [f(t + h / 2, combine(x, h, [0.5], [f(t, x)]))])
 
 
 def test_a_new_scheme_writes_step_and_has_everything_else(problem, observed_order):
@@ -25,8 +29,8 @@ def test_a_new_scheme_writes_step_and_has_everything_else(problem, observed_orde
 def test_an_integrator_must_solve():
     with pytest.raises(TypeError, match="abstract"):
         Integrator()
-    with pytest.raises(TypeError, match="abstract"):
-        FixedStep(dt=0.1)
+    with pytest.raises(NotImplementedError, match=r"FixedStep must define step\(self, f, t, x, h\)"):
+        integrate(lambda t, x: -x, X, [0.0, 1.0], FixedStep(dt=0.1))
 
 
 def test_evaluations_are_counted_forward_and_backward():
@@ -37,6 +41,15 @@ def test_evaluations_are_counted_forward_and_backward():
     f(ZERO, X)
     f(ZERO, X)
     assert (stats.nfe, stats.nfe_backward) == (1, 2)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_number_reaches_f_as_a_scalar_tensor_in_double_precision(inference):
+    seen = []
+    with torch.inference_mode(inference):
+        f = CountedRightHandSide(lambda t, x: seen.append(t) or -x, X.float(), Statistics(), max_nfe=3)
+        f(0.1, X.float())
+    assert (seen[0].dtype, seen[0].shape, float(seen[0])) == (torch.float64, (), 0.1)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +67,20 @@ def test_the_budget_stops_before_the_evaluation(backward, message):
     assert caught.value.status is Status.BUDGET
 
 
-def test_a_value_that_is_not_finite_names_time_and_evaluation():
-    f = CountedRightHandSide(lambda t, x: x / 0, X, Statistics(), max_nfe=2)
-    with pytest.raises(SolveError, match=r"not finite at t = 0 \(evaluation 1 of the forward solve\)") as caught:
-        f(ZERO, X)
-    assert caught.value.status is Status.DIVERGED
+def test_a_watch_ends_the_evaluations_too():
+    f = CountedRightHandSide(lambda t, x: -x, X, Statistics(), 10, Watch(max_seconds=-1.0))
+    with pytest.raises(SolveError, match="seconds") as caught:
+        f(0.5, X)
+    assert caught.value.status is Status.SECONDS
+
+
+@pytest.mark.parametrize("t", [0.0, ZERO, torch.tensor(0.0, dtype=torch.float64, requires_grad=True)])
+def test_a_value_that_is_not_finite_is_blamed_with_time_and_component(t):
+    f = CountedRightHandSide(lambda t, x: x / torch.tensor([[1.0], [0.0]]), X, Statistics(), max_nfe=2)
+    assert f.blame(t, X) == (
+        "the right-hand side is not finite at t = 0 (inf at index [1, 0], and 1 of 2 entries are not finite)"
+    )
+    assert CountedRightHandSide(lambda t, x: x, X, Statistics(), max_nfe=2).blame(t, X) == ""
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -66,16 +88,43 @@ def test_one_bad_entry_of_one_part_is_found(value):
     bad = torch.zeros(100, dtype=torch.complex128)
     bad[57] = complex(0, value)
     f = CountedRightHandSide(lambda t, x: (x[0], bad), (X, torch.zeros_like(bad)), Statistics(), max_nfe=2)
-    with pytest.raises(SolveError, match="not finite"):
-        f(ZERO, (X, torch.zeros_like(bad)))
+    assert "at part 1, index [57], and 1 of 100" in f.blame(ZERO, (X, torch.zeros_like(bad)))
 
 
-def test_errors_are_the_same_where_the_times_need_gradients():
+def test_the_budget_is_told_where_the_times_need_gradients():
     """float() of a tensor that needs a gradient warns; the message must come all the same."""
     t = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    for g, budget in ((lambda t, x: x / 0, 1), (lambda t, x: x, 0)):
-        with pytest.raises(SolveError, match=r"t = 0\.5"):
-            CountedRightHandSide(g, X, Statistics(), budget)(t, X)
+    with pytest.raises(SolveError, match=r"t = 0\.5"):
+        CountedRightHandSide(lambda t, x: x, X, Statistics(), 0)(t, X)
+
+
+def test_writing_into_the_argument_or_the_last_value_is_noticed():
+    with pytest.raises(ValueError, match=r"changes its argument x in place"):
+        CountedRightHandSide(lambda t, x: x.mul_(-1), X, Statistics(), 9)(0.0, X.clone())
+    buffer = torch.zeros_like(X)
+    f = CountedRightHandSide(lambda t, x: buffer.copy_(-x), X, Statistics(), 9)
+    f(0.0, X)
+    with pytest.raises(ValueError, match=r"writes into the tensor that it returned before.*clone"):
+        f(0.0, X)
+
+
+# -- The parts of f
+
+
+class Semilinear(torch.nn.Module):
+    """dx/dt = G x + sin(t) − x³."""
+
+    def __init__(self, linear, nonlinear=lambda t, x: torch.sin(t) - x**3):
+        super().__init__()
+        self.linear = linear
+        self.nonlinear = nonlinear
+
+    def forward(self, t, x):
+        return self.linear @ x + torch.sin(t) - x**3
+
+
+def split(f, **options):
+    return Split(CountedRightHandSide(f, X, Statistics(), 5), "Solver", **options)
 
 
 def test_a_linear_part_is_given_or_refused_with_what_is_missing(linear):
@@ -90,15 +139,49 @@ def test_a_linear_part_is_given_or_refused_with_what_is_missing(linear):
         linear_part(f, "Exponential")
 
 
-def test_states_combine_part_by_part_in_their_own_precision():
-    x, y = (X.float(), X.to(torch.complex64)), (2 * X.float(), 1j * X.to(torch.complex64))
-    h = torch.tensor(0.5, dtype=torch.float64)
-    for found, expected in (
-        (add(x, y), (3 * x[0], (1 + 1j) * x[1])),
-        (scaled(x, h), (0.5 * x[0], 0.5 * x[1])),
-        (add_scaled(x, h, (2.0, y), (-1.0, x)), (2.5 * x[0], (0.5 + 1j) * x[1])),
-        (state_map(torch.neg, x), (-x[0], -x[1])),
-    ):
-        assert [part.dtype for part in found] == [torch.float32, torch.complex64]
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert torch.equal(add(X, X), 2 * X)
+def test_the_parts_are_counted(linear):
+    G = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64)
+    s = split(Semilinear(linear(G)))
+    assert torch.equal(s @ X, G @ X)
+    assert torch.equal(s.nonlinear(0.5, X), torch.sin(torch.tensor(0.5, dtype=torch.float64)) - X**3)
+    assert s.stats.nfe == 2
+    solved = s.solve(0.1, X)
+    assert torch.allclose(solved - 0.1 * G @ solved, X)
+    s.solve(torch.tensor(0.1, dtype=torch.float64), X)
+    s.solve(0.2, X)
+    assert (s.stats.solves, s.stats.factorizations) == (3, 2)
+    for _ in range(2):
+        s.solve(0.1, X)
+    with pytest.raises(SolveError, match="its budget of 5 linear solves: raise max_nfe"):
+        s.solve(0.1, X)
+
+
+def test_without_a_nonlinear_part_it_is_zero_and_free(linear):
+    s = split(linear(torch.eye(2, dtype=torch.float64)), whole=True)
+    assert torch.equal(s.nonlinear(0.0, X), 0 * X)
+    assert s.stats.nfe == 0
+
+
+def test_a_method_for_all_of_f_refuses_a_nonlinear_part(linear):
+    message = r"Solver needs a linear right-hand side, and Semilinear has a nonlinear part too: use ARK324"
+    with pytest.raises(TypeError, match=message):
+        split(Semilinear(linear(torch.eye(2))), whole=True)
+
+
+@pytest.mark.parametrize("t", [0.0, torch.tensor(0.3, dtype=torch.float64, requires_grad=True)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_parts_that_are_what_f_says_pass_the_check(linear, t, dtype):
+    G = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=dtype)
+    split(linear(G)).check(t, X.to(dtype))
+    split(Semilinear(linear(G))).check(t, X.to(dtype))
+
+
+def test_parts_that_are_not_what_f_says_are_refused_by_name(linear):
+    G = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64)
+    wrong = Semilinear(linear(G), lambda t, x: torch.sin(t) + x**3)
+    message = r"Semilinear\.linear @ x \+ nonlinear\(t, x\) is not what Semilinear\(t, x\) gives: .*Mend"
+    with pytest.raises(ValueError, match=message):
+        split(wrong).check(0.0, X)
+    whole = Semilinear(linear(G), None)
+    with pytest.raises(ValueError, match=r"Semilinear\.linear @ x is not what"):
+        split(whole).check(0.0, X)

@@ -5,7 +5,10 @@ import pickle
 import pytest
 import torch
 
-from integrators import RK4, Dopri5, Solution, SolveError, SolverWarning, Statistics, Status, integrate
+from integrators.dopri5 import Dopri5
+from integrators.integrate import integrate
+from integrators.rk4 import RK4
+from integrators.solution import Solution, SolveError, SolverWarning, Statistics, Status
 
 X0 = torch.tensor([[0.3], [0.5], [0.8]], dtype=torch.float64)
 
@@ -68,3 +71,24 @@ def test_a_solution_is_pickled_whole():
     assert torch.equal(again.x, solution.x)
     assert again.stats == solution.stats
     assert again.status is Status.SUCCESS
+
+
+def test_a_state_between_the_outputs_is_had_only_where_it_was_asked_for():
+    plain = integrate(lambda t, x: -x, X0, [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"keeps only its output times: ask for integrate\(\.\.\., dense=True\)"):
+        plain.at(0.5)
+    dense = integrate(lambda t, x: -x, X0, [0.0, 1.0], dense=True)
+    for s in (0.5, torch.tensor(0.5), torch.tensor(0.5, dtype=torch.float64)):
+        assert torch.allclose(dense.at(s), X0 * torch.exp(torch.tensor(-0.5)), rtol=1e-5)
+    assert torch.allclose(dense.at(1), dense.final, rtol=1e-12)
+    assert torch.allclose(dense.at(0), X0, rtol=1e-12)
+
+
+def test_what_a_solve_cost_is_told_whole():
+    stats = integrate(lambda t, x: -x, X0, [0.0, 1.0], Dopri5(rtol=1e-6)).stats
+    assert stats.nfe > 0
+    assert stats.accepted > 0
+    assert 0 < stats.error_estimate <= 1
+    assert stats.peak_memory > X0.numel() * 8
+    assert stats.advice == stats.reason == ""
+    assert integrate(lambda t, x: -x, X0, [0.0, 1.0], RK4(dt=0.1)).stats.error_estimate is None

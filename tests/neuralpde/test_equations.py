@@ -19,11 +19,13 @@ from neuralpde import (
     Norm,
     Rayleigh,
     combinatorial_laplacian,
+    cotangent_laplacian,
     icosphere,
     integrate,
     robust_laplacian,
     torus,
 )
+from neuralpde.equations import AllenCahn, CahnHilliard, Wave
 from neuralpde.testing import fields, graphs, meshes, roundoff
 
 LAPLACIANS = st.one_of(
@@ -151,3 +153,59 @@ def test_mass_is_declared_only_where_constants_are_killed():
 def test_backward_heat_is_refused(kappa):
     with pytest.raises(ValueError, match=r"diffusivity must be positive and finite.*ill-posed"):
         Heat(robust_laplacian(icosphere(0)), kappa)
+
+
+def both(x):
+    return x if isinstance(x, tuple) else (x,)
+
+
+def equations():
+    L = cotangent_laplacian(icosphere(1))
+    return {
+        "heat": Heat(L, 0.7),
+        "wave": Wave(L, 1.3),
+        "Allen–Cahn": AllenCahn(L, 0.3),
+        "Cahn–Hilliard": CahnHilliard(L, 0.3),
+        "a sum": Heat(L, 0.1) + (lambda t, u: t * u**2),
+        "a multiple": 2.5 * CahnHilliard(L, 0.3),
+    }
+
+
+@pytest.mark.parametrize("name", equations().keys())
+def test_the_linear_and_the_nonlinear_part_are_the_equation_and_the_solves_invert_the_linear_one(name):
+    f, n = equations()[name], 42
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.randn(n, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+    x = (u, v) if name == "wave" else u
+    t = torch.tensor(0.3, dtype=torch.float64)
+    rest = f.nonlinear
+    assert (rest is None) == (name in ("heat", "wave"))
+    for whole, linear, other in zip(both(f(t, x)), both(f.linear @ x), both(rest(t, x)) if rest else (0, 0), strict=False):
+        assert float((whole - linear - other).abs().max()) <= 1e-12 * float(whole.abs().max())
+    for s in (0.0, 1e-3, 0.4):
+        y = f.linear.solve(torch.tensor(s, dtype=torch.float64), x)
+        for left, right, b in zip(both(y), both(f.linear @ y), both(x), strict=True):
+            # Round-off of G y, whose norm is about s‖G‖ times that of y.
+            assert float((left - s * right - b).abs().max()) <= 1e-13 * (1 + s * f.linear.norm_bound())
+
+
+def test_linear_parts_that_have_no_common_factorisation_say_so():
+    L = cotangent_laplacian(icosphere(1))
+    f = Heat(L) + AllenCahn(L, 0.3)
+    with pytest.raises(NotImplementedError, match="no common factorisation"):
+        f.linear.solve(torch.tensor(0.1), torch.ones(42, 1, dtype=torch.float64))
+
+
+def test_the_wave_splits_into_drift_and_force():
+    f = equations()["wave"]
+    u, v = torch.randn(42, 1, dtype=torch.float64), torch.randn(42, 1, dtype=torch.float64)
+    du, dv = f(torch.tensor(0.0), (u, v))
+    assert torch.equal(du, f.drift(0.0, v))
+    assert torch.equal(dv, f.force(0.0, u))
+
+
+@pytest.mark.parametrize(("equation", "name"), [(Wave, "speed"), (AllenCahn, "width"), (CahnHilliard, "width")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_constants_must_be_positive(equation, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
+        equation(cotangent_laplacian(icosphere(0)), value)

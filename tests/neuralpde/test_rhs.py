@@ -149,7 +149,8 @@ def test_linear_parts_add_up():
     torch.testing.assert_close(solved - 0.1 * scaled(NOW, solved), x)
     exact = integrate(f + g, x, [0.0, 0.1], Exponential()).x[-1]
     torch.testing.assert_close(exact, integrate(f + g, x, [0.0, 0.1], Dopri5(1e-10, 1e-12)).x[-1])
-    assert (f + Growth(L)).linear is None
+    mixed = f + Growth(L)
+    torch.testing.assert_close(mixed.linear @ x + mixed.nonlinear(NOW, x), mixed(NOW, x))
     assert (f * torch.ones(12, 1, dtype=torch.float64)).linear is None
     with pytest.raises(NotImplementedError, match="no common factorisation: use Exponential"):
         integrate(f + f, x, [0.0, 0.1], BackwardEuler(0.1))

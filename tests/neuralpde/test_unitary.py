@@ -1,5 +1,6 @@
 """Strict unitary flows keep norm and Rayleigh quotient; with dissipation both can only fall."""
 
+import copy
 import math
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from integrators.checkpointed import Checkpointed
+from integrators.exponential import ExactFlow
+from integrators.gradients import Direct
 from neuralpde import (
     BackwardEuler,
     DirichletEnergy,
@@ -222,3 +226,58 @@ def test_refusals_name_the_cure():
             UnitaryFlow(surface, 2, dissipation=bad)
     with pytest.raises(NotImplementedError, match="use Exponential"):
         integrate(UnitaryFlow(surface, 2), torch.ones(12, 2, dtype=torch.float64), [0.0, 1.0], BackwardEuler(dt=0.1))
+
+
+@COMPLEX
+@pytest.mark.parametrize("adjacency", [False, True])
+@pytest.mark.parametrize("dissipation", [None, 0.7])
+def test_the_linear_part_knows_its_exact_flow(complex_valued, adjacency, dissipation):
+    laplacian = robust_laplacian(icosphere(0))
+    flow = UnitaryFlow(laplacian, 2, adjacency=adjacency, dissipation=dissipation, complex_valued=complex_valued, scale=1.0)
+    part = flow.linear
+    assert isinstance(part, ExactFlow)
+    x = torch.randn(12, 2, dtype=torch.complex128 if complex_valued else torch.float64)
+    basis = torch.eye(24, dtype=x.dtype).reshape(24, 12, 2)
+    G = (part @ basis).reshape(24, 24).T
+    for h in (0.3, -0.1):
+        exact = (torch.linalg.matrix_exp(h * G) @ x.reshape(-1)).reshape(12, 2)
+        with torch.no_grad():
+            assert float((part.exponential(h, x) - exact).norm()) <= 1e-11 * float(exact.norm() + x.norm())
+            assert part.exponential_products(h, 1e-3) < part.exponential_products(h, None)
+
+
+def test_what_is_kept_between_steps_follows_the_parameters():
+    flow = UnitaryFlow(robust_laplacian(icosphere(0)), 2, dissipation=0.5)
+    part, x = flow.linear, torch.randn(12, 2, dtype=torch.float64)
+    with torch.no_grad():
+        first = part.exponential(0.1, x)
+        assert torch.equal(part.exponential(0.1, x), first)
+        flow.mixing.V.mul_(2)
+        second = part.exponential(0.1, x)
+        flow.log_dissipation.add_(1)
+        third = part.exponential(0.1, x)
+    for one, other in ((first, second), (second, third)):
+        assert float((one - other).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("gradient", [Direct(), Checkpointed()])
+@pytest.mark.parametrize("dissipation", [None, 0.5])
+def test_gradients_in_parameters_state_and_times(gradient, dissipation):
+    flow = UnitaryFlow(robust_laplacian(icosphere(0)), 2, dissipation=dissipation, scale=1.0)
+    V, log_dissipation = flow.mixing.V.detach().clone(), torch.tensor(0.3, dtype=torch.float64)
+
+    def final(x0, t, V, log_dissipation):
+        # As plain tensors, which a right-hand side may hold too.
+        mine = copy.deepcopy(flow)
+        del mine.mixing.V
+        mine.mixing.V = V
+        if dissipation is not None:
+            del mine.log_dissipation
+            mine.log_dissipation = log_dissipation
+        return integrate(mine, x0, t, Exponential(gradient=gradient)).x[1:]
+
+    x0 = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64, requires_grad=True)
+    inputs = (x0, t, V.requires_grad_(), log_dissipation.requires_grad_(dissipation is not None))
+    assert torch.autograd.gradcheck(final, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(final, inputs, fast_mode=True)

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralpde.testing import assert_within, fields, graphs, meshes, roundoff
-from operators.chebyshev import MAX_DEGREE, ChebyshevFilter, chebyshev_filter, cosine, exponential, resolvent, sine
+from neuralpde.testing import assert_within, fields, graphs, roundoff
+from operators.chebyshev import MAX_DEGREE, ChebyshevFilter, chebyshev_filter
 from operators.checks import ConvergenceError, DomainError, FieldError
 from operators.domains import Graph
+from operators.functions import cosine, exponential, resolvent, sine
 from operators.laplacian import Laplacian, combinatorial_laplacian, symmetric_laplacian
 from operators.magnetic import magnetic_laplacian
 from operators.shapes import icosphere, torus
@@ -56,76 +57,7 @@ def triangle(**kinds):
     return Graph(index, 3, torch.ones(3, dtype=torch.float64))
 
 
-# The error bound ------------------------------------------------------------------------------------------------------
-
-
-@functions
-@given(data=st.data())
-def test_error_is_within_the_bound_on_any_domain(build, data):
-    L = data.draw(st.one_of(graphs().map(combinatorial_laplacian), meshes(slivers=False).map(robust_laplacian)))
-    # A time in units of the fastest mode: else a drawn mesh of size 2^-20 needs 10^12 of them.
-    fastest = L.norm_bound() or 1.0
-    wave = build in (cosine, sine)
-    t = data.draw(st.sampled_from([0.0, 0.01, 1.0, 30.0])) / (math.sqrt(fastest) if wave else fastest)
-    tolerance = data.draw(st.sampled_from([1e-2, 1e-6, 1e-10]))
-    p = build(L, t, tolerance=tolerance)
-    error = distance(L, p.matrix(), exact(L, lambda w: FUNCTIONS[build](w, t)))
-    scale = t if build is sine else 1.0
-    assert p.error_bound <= tolerance * scale
-    # eigh of the reference errs by n u ‖L‖ in each eigenvalue, which f magnifies by |f′| ≤ t, or t² for a wave.
-    reference = 32 * L.shape[0] * U * (1 + (t * t if wave else t) * fastest) * max(scale, p.norm_bound())
-    assert error <= p.error_bound + round_off(p, L.shape[0]) + reference
-
-
-@functions
-@pytest.mark.parametrize("t", [0.1, 1.0, 10.0])
-def test_bound_is_honoured_and_not_wasteful(build, t):
-    L = robust_laplacian(icosphere(1))
-    for tolerance in (1e-2, 1e-5, 1e-9):
-        p = build(L, t, tolerance=tolerance)
-        error = distance(L, p.matrix(), exact(L, lambda w: FUNCTIONS[build](w, t)))
-        assert error <= p.error_bound
-        assert p.error_bound <= tolerance * (t if build is sine else 1.0)
-        # Two digits to spare at the most, four where the coefficients fall by more than a factor of ten each.
-        assert error >= 1e-4 * p.error_bound
-
-
-@functions
-def test_float32_reaches_its_own_precision(build):
-    wide = robust_laplacian(icosphere(1))
-    L = deepcopy(wide).to(torch.float32)
-    p = build(L, 1.0)
-    error = distance(L, p.matrix().double(), exact(L, lambda w: FUNCTIONS[build](w, 1.0)))
-    assert p.matrix().dtype == torch.float32
-    assert error <= p.error_bound + round_off(p, L.shape[0])
-    assert error <= 1e-4
-
-
-def test_error_vanishes_in_norm_on_every_real_mesh(real_mesh):
-    """e^(−tL) keeps the constants, loses no mass, and agrees with two half times."""
-    L = robust_laplacian(real_mesh)
-    t = 100 / L.norm_bound()
-    x = torch.randn(L.shape[0], 1, dtype=torch.float64)
-    whole, half = exponential(L, t, tolerance=1e-10), exponential(L, t / 2, tolerance=1e-10)
-    ones = torch.ones(L.shape[0], 1, dtype=torch.float64)
-    size = float(L.inner(x, x).sqrt())
-    assert float(L.inner(half @ (half @ x) - whole @ x, half @ (half @ x) - whole @ x).sqrt()) <= 3e-10 * size
-    kept = whole @ ones - ones
-    assert float(L.inner(kept, kept).sqrt()) <= 1e-9 * float(L.inner(ones, ones).sqrt())
-
-
-def test_backward_heat_and_an_indefinite_operator_are_bounded_too():
-    L = symmetric_laplacian(torus(6, 5).graph())
-    assert distance(L, exponential(L, -2.0, tolerance=1e-8).matrix(), exact(L, lambda w: torch.exp(2 * w))) <= 1e-8 * math.exp(4)
-    p = exponential(L.complement(), 1.5, tolerance=1e-8)
-    assert distance(L, p.matrix(), exact(L, lambda w: torch.exp(-1.5 * (1 - w)))) <= p.error_bound
-
-
-def test_tighter_interval_saves_products():
-    L = robust_laplacian(icosphere(2))
-    tight = cosine(L, 5.0, tolerance=1e-8, interval=(0, 1.00001 * L.largest_eigenvalue()))
-    assert tight.degree < cosine(L, 5.0, tolerance=1e-8).degree
-    assert distance(L, tight.matrix(), exact(L, lambda w: torch.cos(5 * w.sqrt()))) <= tight.error_bound
+# General functions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,16 +86,6 @@ def test_hermitian_operator_and_complex_fields():
     assert_within(
         exponential(L, 0.7) @ x.real, torch.linalg.matrix_exp(-0.7 * S) @ x.real.to(x.dtype), 1e-13 * float(x.abs().sum())
     )
-
-
-def test_wave_of_two_parts_is_the_solution():
-    """u = cos(t√L) x + sin(t√L)/√L v keeps the energy |u′|² + ⟨u, L u⟩."""
-    L = robust_laplacian(icosphere(2))
-    x, v = torch.randn(2, L.shape[0], 1, dtype=torch.float64)
-    C, S = cosine(L, 3.0), sine(L, 3.0)
-    u, rate = C @ x + S @ v, C @ v - L @ (S @ x)
-    before, after = (L.inner(b, b) + L.inner(a, L @ a) for a, b in ((x, v), (u, rate)))
-    assert_within(after, before, 1e-11 * float(before))
 
 
 # The operator ---------------------------------------------------------------------------------------------------------
