@@ -88,10 +88,10 @@ class Adaptive(Method):
         ends = [clock.outputs[0], *clock.jumps, clock.outputs[-1]]
         sign, whole = clock.sign, ends[-1] - ends[0]
         x, proposal, output = x0, 0.0, 1
-        for k, (start, end) in enumerate(itertools.pairwise(ends)):
+        for start, end in itertools.pairwise(ends):
             # On its own side of a jump, by the smallest distance: f is never asked there for what it is beyond.
-            a = math.nextafter(start, end) if k > 0 else start
-            b = math.nextafter(end, start) if k < len(ends) - 2 else end
+            a = math.nextafter(start, end) if start in clock.breaks else start
+            b = math.nextafter(end, start) if end in clock.breaks else end
             carry = self.start(f, clock.of(Step(a, 0.0, 0.0))[0], x)
             proposal = self._opening(f, a, carry, b - a, proposal)
             ratios: tuple[float | None, float | None] = (None, None)

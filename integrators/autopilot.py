@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from integrators.ark324 import ARK324
@@ -19,9 +19,9 @@ from integrators.integrator import CountedRightHandSide, Evaluate, Integrator
 from integrators.radau import RadauIIA5
 from integrators.rkc2 import RKC2
 from integrators.sdirk3 import SDIRK3
-from integrators.solution import Solution, SolverWarning, State, Statistics
-from integrators.spectral_radius import spectral_radius
-from integrators.state import parts_of, state_map
+from integrators.solution import Solution, SolveError, SolverWarning, State, Statistics
+from integrators.spectral_radius import SAFETY, spectral_radius
+from integrators.state import batched, parts_of, state_map, unbatched
 from integrators.watch import Watch
 
 # From here on stability bounds the steps of an explicit method of order 5, and the gradients through it lose digits.
@@ -43,8 +43,8 @@ class Auto(Integrator):
     - f = G x + N(t, x) with a stiff G: `ARK324`.
     - f shows nothing: a power iteration (some ten evaluations) estimates |λ|T. Up to 200: `Dopri5`. Stiff and dissipative:
       `RKC2`, or `RadauIIA5` with Newton's method where the state is small. Stiff and oscillating: `Dopri5`, since
-      every step must follow the oscillation anyway.
-      The last two run at a third and a tenth of the tolerance, for the sake of gradients.
+      every step must follow the oscillation anyway. `RadauIIA5` and `RKC2` run at a third and a tenth of the tolerance here,
+      for the sake of gradients. Where f has no finite values around x0 to tell from: `Dopri5`.
     - Backwards in time: `Dopri5`, or `Exponential` if f is linear.
 
     Args:
@@ -59,16 +59,25 @@ class Auto(Integrator):
     max_nfe: int = 1_000_000
 
     def solve(self, f: Evaluate, x0: State, t: Tensor, watch: Watch) -> Solution:
-        stats = Statistics()
+        stats, refusal = Statistics(), None
         for solver, reason in self.choices(f, x0, t, watch, stats):
             try:
                 solution = solver.solve(f, x0, t, watch)
-            except NotImplementedError:  # A linear part without the solves that this choice needs: the next one.
+            except NotImplementedError as error:  # A linear part without the solves that this choice needs: the next one.
+                refusal = error
                 continue
-            solution.stats.reason = f"{type(solver).__name__}: {reason}"
-            solution.stats.nfe += stats.nfe
+            except SolveError as error:
+                if error.solution is not None:
+                    self._sign(error.solution, solver, reason, stats)
+                raise
+            self._sign(solution, solver, reason, stats)
+            advise(f, solver, solution)  # It may have become stiff on the way.
             return solution
-        raise NotImplementedError(f"no solver fits {type(f).__name__}: choose one yourself")
+        raise NotImplementedError(f"no solver fits {type(f).__name__} ({refusal}): choose one yourself") from refusal
+
+    def _sign(self, solution: Solution, solver: Integrator, reason: str, stats: Statistics) -> None:
+        solution.stats.reason = f"{type(solver).__name__}: {reason}"
+        solution.stats.nfe += stats.nfe
 
     def choices(self, f: Evaluate, x0: State, t: Tensor, watch: Watch, stats: Statistics) -> Iterator[tuple[Integrator, str]]:
         """Solvers with reasons, the best first; the last one always works."""
@@ -88,9 +97,15 @@ class Auto(Integrator):
             yield explicit, "backwards in time an explicit method is as good as any"
             return
         counted = CountedRightHandSide(f, x0, stats, self.max_nfe, watch)
-        estimate = spectral_radius(counted, float(times[0]), state_map(Tensor.detach, x0))
-        angle = estimate.value / 1.2 * span
-        if not angle > STIFF:
+        unbatched(x0)
+        try:
+            estimate = spectral_radius(counted, float(times[0]), state_map(Tensor.detach, x0))
+            angle = estimate.value / SAFETY * span
+        except Exception:  # f refuses states beside x0, a limit is reached, or f is wrong: the solve will tell.
+            angle = math.nan
+        if math.isnan(angle):
+            yield explicit, "f has no values, or none that are finite, around x0 to tell how stiff it is"
+        elif angle <= STIFF:
             yield explicit, f"not stiff: |λ|T is about {angle:.2g}"
         elif estimate.oscillates:
             yield explicit, f"its fastest modes oscillate (|λ|T about {angle:.2g}), so that steps must follow them"
@@ -115,6 +130,7 @@ class Auto(Integrator):
         else:
             yield ARK324(**adaptive), f"the linear part of f is stiff (‖G‖T = {angle:.2g}), the rest is explicit"  # type: ignore[arg-type]
             yield RKC2(**self._tightened(STABILISED)), f"f is stiff (‖G‖T = {angle:.2g}), and its linear part cannot be solved"  # type: ignore[arg-type]
+
     def _tightened(self, factor: float) -> dict[str, object]:
         return {"gradient": self.gradient, "max_nfe": self.max_nfe, "rtol": factor * self.rtol, "atol": factor * self.atol}
 
@@ -125,12 +141,17 @@ def advise(f: Evaluate, solver: Integrator, solution: Solution) -> None:
     if not isinstance(solver, ExplicitPair) or stats.accepted < MANY or len(solution.t) < 2:
         return
     t, x = solution.t.detach(), solution.final
+    if batched(x):
+        return
     end = float(t[-1])
     step = abs(end - float(t[0])) / stats.accepted
-    with torch.no_grad():
+    try:
         estimate = spectral_radius(f, t[-1], state_map(Tensor.detach, x))
+    except Exception:  # f refuses states beside its solution, which is not lost for that.
+        return
+    stats.nfe += estimate.evaluations
     # The intervals of stability of our pairs end near −2.5 and −3.3.
-    if not (estimate.dissipates and estimate.value / 1.2 * step > 2.0):
+    if not (estimate.dissipates and estimate.value / SAFETY * step > 2.0):
         return
     if getattr(f, "linear", None) is None:
         cure = "RKC2 takes longer steps with f alone, RadauIIA5 solves implicitly"
@@ -138,6 +159,6 @@ def advise(f: Evaluate, solver: Integrator, solution: Solution) -> None:
         cure = "SDIRK3, RadauIIA5 or Exponential use its linear part"
     else:
         cure = "ARK324, SBDF2 or ETDRK4 use its linear part"
-    stats.advice = f"stability bound the steps (h |λ| is about {estimate.value / 1.2 * step:.2g}), not accuracy: {cure}"
+    stats.advice = f"stability bound the steps (h |λ| is about {estimate.value / SAFETY * step:.2g}), not accuracy: {cure}"
     if stats.accepted >= FAR_TOO_MANY:
         warnings.warn(f"{type(solver).__name__} took {stats.accepted} steps because {stats.advice}", SolverWarning, stacklevel=3)

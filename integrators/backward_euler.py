@@ -19,6 +19,8 @@ class BackwardEuler(ImplicitFixedStep):
     Any step is stable, and where f is a diffusion with non-negative weights the maximum principle holds for any step.
     A linear f is solved with one factor for each step length; any other by Newton's method.
 
+    Source: Hairer and Wanner II (1996), section IV.3.
+
     Args:
         dt: the largest step.
         newton: how a nonlinear f is solved.

@@ -20,7 +20,8 @@ LONGEST_GROWTH = 2.0
 @dataclass(frozen=True)
 class BDF2(ImplicitFixedStep):
     """x' = x + (x − x₋₁) ω²/(1 + 2ω) + h (1 + ω)/(1 + 2ω) f(t + h, x'), ω = h/h₋₁: backward differentiation of order 2 for
-    variable steps (Hairer, Nørsett, Wanner I, III.5). L-stable; for equal steps its matrix is I − ⅔h ∂f/∂x.
+    variable steps (Curtiss and Hirschfelder 1952, PNAS 38; Hairer, Nørsett, Wanner I, III.5). L-stable; for equal steps its
+    matrix is I − ⅔h ∂f/∂x.
 
     The first step, and one more than twice as long as the step before, is one of two stages with the same matrix, x₁ = x + ⅔h k₁
     and x' = x + ⅓h k₁ + ⅔h k₂: L-stable, of order 1 (which leaves the whole of order 2), R(z) = (1 − z/3) / (1 − 2z/3)².
@@ -42,7 +43,7 @@ class BDF2(ImplicitFixedStep):
             s = h * (2 / 3)
             y = f.solve(t + s, s, x, x)
             b = combine(x, 0.5, [1.0], [subtract(y, x)])
-            new = f.solve(t + h, s, b, y)
+            new = f.solve(t + h, s, b, y, again=True)
         else:
             # The length in the carry, rather than `before`, where a gradient in t passes through it.
             span = same(h, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,15 +12,13 @@ from torch import Tensor
 from integrators.captured import Known, Surroundings, quiet, reached_tensors
 from integrators.gradients import Direct, GradientMode, Recipe, Run, bytes_of, transformed
 from integrators.integrator import CountedRightHandSide, Evaluate
+from integrators.schedule import Thinned, stretches
 from integrators.solution import Solution, State, Statistics
 from integrators.state import largest, parts_of, state_map, subtract
 from integrators.watch import Watch
 
 if TYPE_CHECKING:
     from integrators.method import Carry, Clock, Method, Step, Trial
-
-# A recorded step keeps the inputs of about so many operations, each the size of a state.
-STATES_A_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class Checkpointed(GradientMode):
     not be known). The backward pass repeats the steps from one kept state to the next, recording a short stretch at a time.
     With n steps the default keeps about √(8n) states and records √(n/8) steps at once: one repeated forward pass, and memory
     that grows as √n. With a fixed number of `snapshots` the stretches between them are divided again by the binomial
-    schedule (Griewank and Walther 2000, ACM TOMS 26, Algorithm 799): memory stays as given, and the work grows slowly; because
-    n is not known beforehand it takes up to twice their optimal number of repetitions.
+    schedule (Griewank and Walther 2000, ACM TOMS 26, Algorithm 799), with at most its number of repetitions: memory stays as
+    given, and the work grows slowly.
 
     Gradients flow to x0, t, parameters and every tensor that f merely holds; f is evaluated once or twice more to find them.
     A tensor that f reaches only later, in a branch, and that is no parameter of it, raises a RuntimeError in the backward pass,
@@ -61,11 +58,11 @@ class Checkpointed(GradientMode):
             return Direct().run(method, f, x0, t, watch)
         x0 = state_map(lambda part: part.clone() if part.is_inference() else part, x0)
         captured, around = reached_tensors(f, t[0], x0)
-        if around.random and hasattr(method, "rtol"):
-            # The random numbers of rejected steps are not drawn again in a repetition.
-            return Direct().run(method, f, x0, t, watch)
         run = Run(method, f, x0, t, watch)
         run.stats.nfe += around.evaluations
+        if around.random and hasattr(method, "rtol"):
+            # The random numbers of rejected steps are not drawn again in a repetition.
+            return run.solve()
         if not any(part.requires_grad for part in (*parts_of(x0), t, *captured)):
             with torch.no_grad():
                 return run.solve()
@@ -85,38 +82,38 @@ class _Replay(Recipe):
         self.settings, self.run, self.around = settings, run, around
         self.retains = retains(run.method, around)
         self.steps: list[Step] = []
-        self.stride = 1
+        self.snapshots: Thinned[_Snapshot] = Thinned(settings.snapshots)
         self.dice: tuple[Tensor, ...] = ()
         self.shape: list[tuple[int, Any]] = []
 
     # -- Forward
 
     def solve(self) -> Solution:
-        self._kept: dict[int, _Snapshot] = {}
         self._last: State | None = None
+        self._end = 0
         self.dice = self.around.dice() if self.around.random else ()
         return self.run.solve(self._keep)
 
     def _keep(self, k: int, step: Step, carry: Carry, trial: Trial) -> None:
         self.steps.append(step)
-        self._last = trial.carry[0]
+        if step.outputs or step.cut is None:  # A fixed step is known to be finite only where it meets an output.
+            self._last, self._end = trial.carry[0], k + 1
         before, self.dice = self.dice, (self.around.dice() if self.around.random else ())
-        if k % self.stride:
-            return
-        self._kept[k] = _Snapshot(self._stored(carry), before)
-        limit = self.settings.snapshots or 2 * STATES_A_STEP * self.stride
-        while len(self._kept) > limit:
-            self.stride *= 2
-            self._kept = {i: c for i, c in self._kept.items() if i % self.stride == 0}
+        if self.snapshots.wants(k):
+            self.snapshots.keep(k, _Snapshot(self._stored(carry), before))
 
     def kept(self, solution: Solution) -> list[Tensor]:
-        self.run.stats.peak_memory += sum(bytes_of(snapshot.carry) for snapshot in self._kept.values())
+        self.run.stats.peak_memory += sum(bytes_of(snapshot.carry) for snapshot in self.snapshots.kept.values())
+        del self.steps[self._end :]
         flat: list[Tensor] = []
-        for k, snapshot in sorted(self._kept.items()):
+        for k, snapshot in sorted(self.snapshots.kept.items()):
+            if k >= self._end:
+                break
             self.shape.append((k, _map(tuple(snapshot), lambda part: None)))
             flat += _leaves(tuple(snapshot))
         flat += parts_of(self._last) if self._last is not None else ()
-        del self._kept, self._last
+        self.snapshots.kept = {}
+        del self._last
         return flat
 
     def _stored(self, carry: Carry) -> Carry:
@@ -160,32 +157,7 @@ class _Replay(Recipe):
         with torch.no_grad():
             for step in self.steps[first:end]:
                 carry = self.run.method.repeat(f, step, self._begin(step, carry, f, clock), clock).carry
-        return _Snapshot(carry, self.around.dice() if snapshot.dice else ())
-
-    def stretches(self, kept: list[tuple[int, _Snapshot]], f: Any, clock: Clock) -> Iterator[tuple[int, int, _Snapshot]]:
-        """(first step, step after the last, snapshot before the first), from the end to the beginning.
-
-        At most as many snapshots are kept as the settings allow.
-        """
-        limit = self.settings.snapshots
-        tape = self.stride if limit is None else max(1, limit // STATES_A_STEP)
-        end = len(self.steps)
-        while kept:
-            k, snapshot = kept[-1]
-            if end - k <= tape:
-                kept.pop()
-                yield k, end, snapshot
-                end = k
-                continue
-            free = (limit or 0) - len(kept)
-            target = k + divided(math.ceil((end - k) / tape), free + 1) * tape
-            later = self.advance(k, target, snapshot, f, clock)
-            if free > 0:
-                kept.append((target, _Snapshot(self._stored(later.carry), later.dice)))
-            else:
-                yield target, end, later
-                end = target
-            del later
+        return _Snapshot(self._stored(carry), self.around.dice() if snapshot.dice else ())
 
     # -- Backward
 
@@ -200,7 +172,11 @@ class _Replay(Recipe):
         after: list[Tensor | None] = []
         with self.around.again(), quiet(self.captured):
             f, clock = self.fresh(time)
-            for first, end, snapshot in self.stretches(snapshots, f, clock):
+            def advance(first: int, end: int, snapshot: _Snapshot) -> _Snapshot:
+                return self.advance(first, end, snapshot, f, clock)
+
+            limit, tape = self.settings.snapshots or len(snapshots), self.snapshots.tape
+            for first, end, snapshot in stretches(snapshots, len(self.steps), tape, limit, advance):
                 after, found, reached = self._stretch(first, end, snapshot, reached, grads, after, targets, known, f, clock)
                 total = [_sum(a, b) for a, b in zip(total, found, strict=True)]
         start_grads = (after or [None] * self.count)[: self.count]
@@ -332,19 +308,6 @@ def retains(method: Method, around: Surroundings) -> bool:
     from integrators.method import Method as Own
 
     return around.shared or type(method).prepare is not Own.prepare
-
-
-def divided(length: int, places: int) -> int:
-    """Where to divide `length` steps, to be reversed with `places` states (the first included), for the fewest repetitions.
-
-    P(l, c) = min over m of m + P(m, c) + P(l − m, c − 1) = r l − C(c + r, c + 1), with the least r such that l ≤ C(c + r, c).
-    """
-    if places == 1:
-        return length - 1
-    r = 1
-    while math.comb(places + r, places) < length:
-        r += 1
-    return max(1, min(math.comb(places + r - 1, places), length - math.comb(places + r - 2, places - 1)))
 
 
 def _map(tree: Any, g: Any) -> Any:

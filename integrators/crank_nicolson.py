@@ -46,7 +46,7 @@ class CrankNicolson(ImplicitFixedStep):
         s = same(h, before) / 2
         if damped.item() > 0:
             b = f.solve(t + h / 2, s, x, x)
-            y = f.solve(t + h, s, b, b)
+            y = f.solve(t + h, s, b, b, again=True)
             damped = damped - 1
         else:
             b = combine(x, s, [1.0], [slope])

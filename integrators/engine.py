@@ -192,6 +192,8 @@ class SciPy(Engine):
             raise TypeError(f"solver must be a class such as scipy.integrate.Radau, not {self.solver!r}")
 
     def solve(self, f: Evaluate, x0: State, t: Tensor, watch: Watch) -> Solution:
+        if watch.max_steps < math.inf or watch.history:
+            raise TypeError("SciPy's solvers do not show their steps to count or keep: use max_nfe or max_seconds, no history")
         if isinstance(self.gradient, Direct) and torch.is_grad_enabled():
             reached, _ = reached_tensors(f, t[0], x0)
             if any(part.requires_grad for part in (*parts_of(x0), t, *reached)):

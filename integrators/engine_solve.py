@@ -231,7 +231,7 @@ class Solve:
     def inside(self, a: float, b: float) -> tuple[float, float]:
         """The least and largest time at which f belongs to the stretch from a to b."""
         low, high = sorted((a, b))
-        jumps = self.clock.jumps
+        jumps = self.clock.breaks
         return (
             math.nextafter(low, math.inf) if low in jumps else -math.inf,
             math.nextafter(high, -math.inf) if high in jumps else math.inf,

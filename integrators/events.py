@@ -16,7 +16,7 @@ from integrators.dopri5 import Dopri5
 from integrators.engine_base import Engine
 from integrators.engine_solve import SciPyPiece, Solve
 from integrators.gradients import Direct, Run, stacked
-from integrators.integrate import integrate
+from integrators.integrate import check_jumps, integrate
 from integrators.integrator import Evaluate, Integrator
 from integrators.method import Method, hermite
 from integrators.solution import Solution, SolveError, State, Statistics, Status, Time
@@ -49,7 +49,7 @@ def integrate_until(
     The event is looked at `LOOKS` times in every step, on the solver's continuous extension. A change of sign is followed by
     Brent's method and Newton's; where the event turns back between two looks, its extremum is sought first. What is missed:
     two zeros closer together than that which show no turn, and a zero that is touched but not crossed. Take `every` below
-    the time between two zeros where steps may be longer.
+    the time between two zeros where steps may be longer. Where g jumps through zero, or has a pole, counts as a zero.
 
     The solution holds t = (t0, t*) and the states there; `status` is EVENT, or SUCCESS if t* is the limit. Both t* and x(t*)
     have gradients, in x0, t0 and what f and the event reach, by whatever gradient the solver has: dt* = −dg / (dg/dt).
@@ -71,27 +71,28 @@ def integrate_until(
     begin = torch.as_tensor(t0, dtype=torch.float64, device=device)
     solver = Dopri5() if solver is None else solver
     _check(f, solver, event, begin, limit, direction, every)
-    watch = Watch(max_steps, max_seconds, tuple(float(s) for s in jumps))
+    watch = Watch(max_steps, max_seconds, check_jumps(jumps))
+    interpolant = None
     try:
         with torch.no_grad():
             hit = locate(f, state_map(torch.Tensor.detach, x0), begin.detach(), event, solver, limit, direction, every, watch)
+        end = begin.new_tensor(hit.t)
+        x, stats = hit.x, hit.stats
+        wanted = torch.is_grad_enabled() and any(
+            part.requires_grad for part in (*parts_of(x0), begin, *reached_tensors(f, begin, x0)[0])
+        )
+        if wanted or dense:
+            limits: dict[str, Any] = {"max_steps": max_steps, "max_seconds": max_seconds}
+            path = integrate(f, x0, torch.stack([begin, end]), solver, jumps=watch.jumps, dense=dense, **limits)
+            x, interpolant = path.final, path.interpolant
+            for name in ("nfe", "nvp", "solves", "factorizations"):
+                setattr(path.stats, name, getattr(path.stats, name) + getattr(stats, name))
+            path.stats.accepted, path.stats.rejected = stats.accepted, stats.rejected
+            stats = path.stats
     except SolveError as error:
         if throw or error.solution is None:
             raise
         return error.solution
-    end = begin.new_tensor(hit.t)
-    x, stats = hit.x, hit.stats
-    wanted = torch.is_grad_enabled() and any(
-        part.requires_grad for part in (*parts_of(x0), begin, *reached_tensors(f, begin, x0)[0])
-    )
-    interpolant = None
-    if wanted or dense:
-        path = integrate(f, x0, torch.stack([begin, end]), solver, jumps=watch.jumps, dense=dense, max_steps=max_steps)
-        x, interpolant = path.final, path.interpolant
-        for name in ("nfe", "nvp", "solves", "factorizations"):
-            setattr(path.stats, name, getattr(path.stats, name) + getattr(stats, name))
-        path.stats.accepted, path.stats.rejected = stats.accepted, stats.rejected
-        stats = path.stats
     if hit.index is not None and torch.is_grad_enabled():
         end, x = _linked(f, event, hit.index, end, x)
     # The values are those of the search, with or without gradients.
@@ -123,7 +124,10 @@ def locate(
     if isinstance(solver, Engine):
         return _by_engine(search, f, x0, times, solver, watch)
     if not isinstance(solver, Method):
-        raise TypeError(f"integrate_until needs a solver that shows its steps, and {type(solver).__name__} does not")
+        raise TypeError(
+            f"integrate_until needs a solver that shows its steps, and {type(solver).__name__} does not: take one such as Dopri5 "
+            "or SDIRK3"
+        )
     run = Run(replace(solver, gradient=Direct()), f, x0, times, watch)
     x, now = x0, float(t0)
     try:
@@ -229,7 +233,7 @@ class _Search:
         size, speed = largest(x0), largest(slope)
         precision = torch.finfo(parts_of(x0)[0].dtype).eps
         # A zero so near to the start is the one that the solve starts from, as a ball starts from the ground.
-        self.tick = max(1e-10, 100 * precision) * max(abs(t0), size / speed if speed > 0 else 1.0)
+        self.tick = max(1e-10, 100 * precision) * (size / speed if speed > 0 else 1.0) + 100 * math.ulp(t0)
         for k, g in enumerate(self.values(t0, x0)):
             rate = _rate(event, k, now, x0, slope)
             if abs(g) <= abs(rate) * self.tick:
@@ -332,7 +336,7 @@ def _scalars(event: Event, t: Tensor, x: State) -> tuple[Tensor, ...]:
     if not parts:
         raise ValueError("the event is an empty tuple: it must be a scalar tensor, or a tuple of them")
     for part in parts:
-        if not isinstance(part, Tensor) or part.numel() != 1 or part.is_complex():
+        if not isinstance(part, Tensor) or part.numel() != 1 or not part.is_floating_point():
             given = f"{tuple(part.shape)} {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
             raise TypeError(f"the event must be a real scalar tensor, or a tuple of them, not {given}")
     return tuple(part.reshape(()) for part in parts)

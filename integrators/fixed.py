@@ -59,9 +59,9 @@ class FixedStep(Method):
                 if fresh:
                     before = 0.0
                 # On its own side of a jump, by the smallest distance: f is never asked there for what it is beyond.
-                if i == 0 and a in clock.jumps:
+                if i == 0 and a in clock.breaks:
                     t = math.nextafter(a, b)
-                while last and passes(t + length, b, clock.sign, b in clock.jumps):
+                while last and passes(t + length, b, clock.sign, b in clock.breaks):
                     t, length = (math.nextafter(t, a), length) if i else (t, math.nextafter(length, 0.0))
                 j = outputs.get(b) if last else None
                 step = Step(t, length, before, (k, i, n), () if j is None else ((j, 1.0),))
@@ -85,7 +85,7 @@ def passes(t: float, end: float, sign: float, jump: bool) -> bool:
 
 @dataclass(frozen=True)
 class Euler(FixedStep):
-    """x' = x + h f(t, x). Order 1; stability function 1 + z."""
+    """x' = x + h f(t, x). Order 1; stability function 1 + z (Euler 1768, Institutionum calculi integralis I, ch. VII)."""
 
     order: ClassVar[int] = 1
 
@@ -99,6 +99,7 @@ class TruncatedTaylor(FixedStep):
 
     With the generator of a `UnitaryFlow` this is the published relaxation (R-UniGraph, T_max = order): each mode is
     multiplied by |Σ_{k ≤ T} (iθ)^k / k!| instead of 1, so orders 1, 2, 5, 6 grow and 3, 4, 7, 8 damp small angles.
+    Stability function Σ_{k ≤ order} z^k / k! (Moler and Van Loan 2003, SIAM Rev. 45, method 1).
 
     Args:
         order: T_max ≥ 1.

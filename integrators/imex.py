@@ -29,7 +29,3 @@ class Additive(Split):
     def __call__(self, t: Time, x: State) -> State:
         """f(t, x), counted."""
         return self.f(t, x)
-
-    def blame(self, t: Time, x: State) -> str:
-        """Where f is not finite at (t, x), in words; "" if it is."""
-        return self.f.blame(t, x)

@@ -54,7 +54,7 @@ class DiagonallyImplicit(Ladder):
         for c, row in zip(self.c, self.a, strict=True):
             b = combine(x, 1.0, row, z)
             guess = combine(b, self.gamma, [1.0], z[-1:]) if z else x
-            y = f.solve(t + c * h, s, b, guess)
+            y = f.solve(t + c * h, s, b, guess, again=bool(z))
             z.append(scaled(subtract(y, b), 1 / self.gamma))
         error = combine(scaled(z[0], self.e[0]), 1.0, self.e[1:], z[1:]) if self.adapts else None
         return Trial((y,), error, tuple(z))

@@ -15,7 +15,7 @@ from integrators.solution import SolveError, State, Statistics, Status
 from integrators.state import parts_of
 
 Preconditioner = Callable[[Tensor, bool], Tensor]
-DENSE = 64
+DENSE = 128
 
 
 def implicit_function(

@@ -39,7 +39,7 @@ def integrate(
         t: strictly increasing or strictly decreasing times, the first that of x0; a tensor or numbers.
         solver: with its tolerances and its gradient; if absent, `Auto()` chooses one and says why in `stats.reason`.
         throw: raise on failure; if False return what was computed, with the reason in `status`.
-        jumps: times at which f is discontinuous; a step ends at each.
+        jumps: times at which f is discontinuous; a step ends at each, and f is asked on its own side of it, at the ends of t too.
         dense: let `Solution.at(s)` give x at any time of the solve.
         history: keep (t, h) of every step in `stats.history`.
         max_steps, max_seconds: limits of the forward solve; a SolveError keeps what was reached.
@@ -59,7 +59,7 @@ def integrate(
         raise TypeError(f"solver must be an integrator such as Dopri5(rtol=1e-6), not {solver!r}")
     check_state(x0, "x0")
     times = check_times(t, parts_of(x0)[0].device)
-    watch = Watch(max_steps, max_seconds, _check_jumps(jumps), dense, history)
+    watch = Watch(max_steps, max_seconds, check_jumps(jumps), dense, history)
     try:
         with Bar(type(f).__name__) if progress else nullcontext() as watch.bar:
             solution = solver.solve(f, x0, times, watch)
@@ -96,7 +96,9 @@ def check_times(t: Tensor | Sequence[float], device: torch.device) -> Tensor:
     return times
 
 
-def _check_jumps(jumps: Iterable[float]) -> tuple[float, ...]:
+def check_jumps(jumps: Iterable[float]) -> tuple[float, ...]:
+    if isinstance(jumps, (int, float)):
+        raise TypeError(f"jumps must be a list of times, as in [{jumps}], not a number")
     values = tuple(float(s) for s in jumps)
     if not all(math.isfinite(s) for s in values):
         raise ValueError(f"jumps holds a NaN or infinite time: {list(values)}")

@@ -10,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from integrators.solution import Solution, SolveError, State, Statistics, Status, Time
-from integrators.state import first_bad, number, parts_of
+from integrators.solution import NotConverged, Solution, SolveError, State, Statistics, Status, Time
+from integrators.state import batched, first_bad, noise_like, number, parts_of, state_map
 from integrators.watch import Watch
 
 Evaluate = Callable[[Any, Any], State]
+ROUND_OFFS = 1e4
+"""Round-off of the largest entry that may show in any other, in units of it: sums of so many terms."""
 
 
 @runtime_checkable
@@ -22,7 +24,11 @@ class LinearPart(Protocol):
     """A linear map x ↦ G x, seen as an operator. Implicit, exponential and IMEX integrators use it.
 
     A right-hand side f(t, x) = G x + N(t, x) exposes G as `f.linear` and N as the method `f.nonlinear(t, x)`; with
-    `f.nonlinear` absent or None, G is the whole of f.
+    `f.nonlinear` absent or None, G is the whole of f. G must not depend on t.
+
+    It may say `self_adjoint = True`, which means self-adjoint in some inner product and negative semi-definite: the rational
+    approximations of exp and φ_k are then used, which are right on (−∞, 0] only, and nobody checks it. With a method
+    `keep_factors(count)` it is told how many shifts a method goes round.
     """
 
     def __matmul__(self, x: Any) -> Any:
@@ -163,7 +169,7 @@ class Split:
         linear = getattr(f.f, "linear", None)
         if linear is None:
             raise TypeError(
-                f"{user} needs a linear part, and {name} exposes no linear part: use Dopri5 or RK4, NewtonKrylov if it is "
+                f"{user} needs a linear part, and {name} exposes no linear part: use Dopri5 or RK4, RKC2 or RadauIIA5 if it is "
                 "stiff, or give it a `linear` property"
             )
         if not isinstance(linear, LinearPart):
@@ -209,7 +215,17 @@ class Split:
         if not isinstance(shift, Tensor):
             kind = torch.complex128 if isinstance(shift, complex) else torch.float64
             shift = torch.tensor(shift, dtype=kind, device=self.f.device)
-        result: State = self.linear.solve(shift, b)
+        try:
+            result: State = self.linear.solve(shift, b)
+        except ValueError as error:
+            bad = first_bad(b)
+            if not bad:
+                raise
+            # A step that overflowed is no bad input: an adaptive method tries a shorter one.
+            raise NotConverged(
+                f"the solve diverged: an implicit equation has a right-hand side that is not finite ({bad}). The step is too "
+                "long for the explicit part of the equation: take a smaller dt"
+            ) from error
         return result
 
     def blame(self, t: Time, x: State) -> str:
@@ -217,28 +233,31 @@ class Split:
         return self.f.blame(t, x)
 
     def check(self, t: Time, x: State) -> None:
-        """Raise ValueError unless f = G x + N at t and one random state like x."""
-        parts = []
-        for k, part in enumerate(parts_of(x)):
-            generator = torch.Generator().manual_seed(k)
-            noise = torch.randn(part.shape, generator=generator, dtype=part.dtype).to(part.device)
-            # Of the state's own size: a nonlinear part may overflow elsewhere.
-            parts.append(noise * max(float(part.detach().abs().max()), 1e-3))
-        z: State = tuple(parts) if isinstance(x, tuple) else parts[0]
+        """Raise ValueError unless f = G x + N, entry by entry, at t and one random state like x."""
+        # Of the state's own size: a nonlinear part may overflow elsewhere.
+        z = state_map(lambda part, noise: noise * part.detach().abs().max().clamp(min=1e-3), x, noise_like(x))
         now = t.detach() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device=self.f.device)
-        with torch.no_grad():
+        # The same dice twice, for an f with dropout in it, and none taken from the user's.
+        devices = [self.f.device] if self.f.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
             whole = parts_of(self.f.f(now, z))
+        with torch.no_grad(), torch.random.fork_rng(devices):
             linear = parts_of(self.linear @ z)
             rest = [torch.zeros_like(part) for part in whole] if self.rest is None else parts_of(self.rest(now, z))
         for f, g, n in zip(whole, linear, rest, strict=True):
-            size = float((f.abs() + g.abs() + n.abs()).max())
-            difference = float((f - g - n).abs().max())
-            if difference > torch.finfo(f.dtype).eps ** 0.5 * size:
+            if batched((f, g, n)):
+                continue
+            terms, difference, eps = f.abs() + g.abs() + n.abs(), (f - g - n).abs(), torch.finfo(f.dtype).eps
+            # Of the largest entry only the round-off, or a wrong slow component would hide behind the stiff ones.
+            excess = difference - eps**0.5 * terms - min(ROUND_OFFS * eps, eps**0.5) * terms.max()
+            if bool((excess > 0).any()):
+                worst = excess.nan_to_num(-math.inf).argmax()
                 name = type(self.f.f).__name__
                 what = "linear @ x" if self.rest is None else "linear @ x + nonlinear(t, x)"
+                gap, reach = float(difference.ravel()[worst]), float(terms.ravel()[worst])
                 raise ValueError(
-                    f"{name}.{what} is not what {name}(t, x) gives: on a random state they differ by {difference:.3g} where "
-                    f"the terms reach {size:.3g}. Mend `linear`{'' if self.rest is None else ' or `nonlinear`'}, or let it "
+                    f"{name}.{what} is not what {name}(t, x) gives: on a random state they differ by {gap:.3g} where "
+                    f"the terms reach {reach:.3g}. Mend `linear`{'' if self.rest is None else ' or `nonlinear`'}, or let it "
                     "return None and use an explicit integrator"
                 )
 

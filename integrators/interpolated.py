@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from integrators.state import parts_of
 from integrators.watch import Watch
 
 if TYPE_CHECKING:
-    from integrators.method import Method
+    from integrators.method import Method, Step
 
 # Nodes in (0, 1] of the 15-point Kronrod rule and its weights, then those of the 7-point Gauss rule within it
 # (Kronrod 1965; Piessens et al. 1983, QUADPACK, dqk15).
@@ -101,6 +102,7 @@ class _Along(Continuous):
         """Keep the dense output apart, so that autograd frees it."""
         dense = solution.interpolant if solution is not None else None
         self.leaves: list[Any] = []
+        self.steps: list[Step] = []
         if isinstance(dense, Dense) and solution is not None:
             solution.interpolant = None
             self.dense_run = dense.run
@@ -115,6 +117,8 @@ class _Along(Continuous):
     def pull(self, grads: list[Tensor | None], t: Tensor, x0: State, kept: list[Tensor]) -> list[Tensor | None]:
         from integrators.dopri5 import Dopri5
 
+        if not self.steps:  # The solve failed in its first step.
+            return super().pull(grads, t, x0, kept)
         rtol = self.settings.rtol or getattr(self.method, "rtol", 1e-6)
         atol = self.settings.atol or getattr(self.method, "atol", 1e-2 * rtol)
         self.solver = Dopri5(rtol=rtol, atol=atol, gradient=Direct(), max_nfe=2**62)
@@ -123,7 +127,11 @@ class _Along(Continuous):
         steps = [(step, carry, trial) for step, (carry, trial) in zip(self.steps, pairs, strict=True)]
         self.path = Dense(self.dense_run, steps)
         try:
-            return super().pull(grads, t, x0, kept)
+            # The equation for a is linear: at size one atol means the same whatever the units of the loss.
+            size = max((float(g.abs().max()) for g in grads if g is not None and g.numel()), default=0.0)
+            unit = size if 0 < size < math.inf else 1.0
+            pulled = super().pull([None if g is None else g / unit for g in grads], t, x0, kept)
+            return [None if g is None else g * unit for g in pulled]
         finally:
             del self.path
 

@@ -15,8 +15,8 @@ from integrators.controller import INTEGRAL, Controller
 from integrators.fixed import FixedStep
 from integrators.integrator import CountedRightHandSide
 from integrators.method import Carry, Clock, Step, Trial, moved
-from integrators.newton_krylov import NewtonKrylov, NotConverged
-from integrators.solution import State, Statistics, Time
+from integrators.newton_krylov import NewtonKrylov
+from integrators.solution import NotConverged, State, Statistics, Time
 from integrators.stage import stage_solver
 from integrators.state import state_map
 from integrators.watch import Watch

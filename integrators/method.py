@@ -15,7 +15,7 @@ from integrators.checkpointed import Checkpointed
 from integrators.gradients import GradientMode
 from integrators.integrator import CountedRightHandSide, Evaluate, Integrator
 from integrators.solution import Solution, SolveError, State, Statistics, Status, Time
-from integrators.state import combine, largest, parts_of
+from integrators.state import batched, combine, largest, parts_of
 from integrators.watch import Watch
 
 Carry = tuple[Any, ...]
@@ -60,7 +60,8 @@ class Clock:
         self.outputs: list[float] = t.detach().tolist()
         self.sign = 1.0 if self.outputs[-1] > self.outputs[0] else -1.0
         lo, hi = sorted((self.outputs[0], self.outputs[-1]))
-        inner = {float(s) for s in jumps if lo < s < hi}
+        self.breaks = {float(s) for s in jumps if lo <= s <= hi}  # f is one-sided there, and at an end of the solve too.
+        inner = self.breaks - {lo, hi}
         self.jumps = sorted(inner, reverse=self.sign < 0)
         self.marks = sorted({*self.outputs, *inner}, reverse=self.sign < 0)
         self.t = t
@@ -193,7 +194,7 @@ def hermite(x0: State, f0: State, x1: State, f1: State, h: Time, theta: Time) ->
 def require_finite(steps: list[tuple[Step, State]], x: State, stats: Statistics, f: Any) -> None:
     """Raise SolveError if the state x after some steps, each given with the state before it, is not finite, or so large that no
     norm of it exists; the error names the first such step and its cause."""
-    if _batched(x) or _sound(x):  # torch.func.vmap has no numbers to look at.
+    if batched(x) or _sound(x):  # torch.func.vmap has no numbers to look at.
         return
     after = [*(state for _, state in steps[1:]), x]
     k = next(k for k, state in enumerate(after) if not _sound(state))
@@ -217,16 +218,3 @@ def _blame(f: Any, t: float, x: State) -> str:
     while f is not None and not hasattr(f, "blame"):
         f = getattr(f, "split", None) or getattr(f, "f", None)
     return "" if f is None else str(f.blame(t, x))
-
-
-def _batched(x: State) -> bool:
-    """Whether torch.func.vmap runs over x."""
-    functorch = torch._C._functorch
-    if functorch.peek_interpreter_stack() is None:
-        return False
-    for part in parts_of(x):
-        while functorch.is_functorch_wrapped_tensor(part):
-            if functorch.is_batchedtensor(part):
-                return True
-            part = functorch.get_unwrapped(part)
-    return False

@@ -13,22 +13,16 @@ from integrators.gmres import Krylov, gmres
 from integrators.implicit_function import DENSE, implicit_function
 from integrators.integrator import CountedRightHandSide, LinearPart, Split
 from integrators.jacobian import Differentiation, Jacobian, wanting_gradients, wants_gradients
-from integrators.solution import SolveError, State, Status, Time
+from integrators.solution import NotConverged, State, Time
 from integrators.state import combine, first_bad, number, parts_of
 
+Factor = tuple[Tensor, Tensor]
 ENOUGH = 0.3
 """Part of the tolerance that the estimate of the error left may fill: an estimate it is."""
 ROUND_OFFS = 1e4
 """By how much the stiffest of the terms of f may amplify round-off in y."""
 HOPELESS = 8
 """After so many failures in a row, each at a tenth of the step, it is not the step that is too long."""
-
-
-class NotConverged(SolveError):  # noqa: N818
-    """Newton's method found no solution: an adaptive method takes a smaller step, one with fixed steps stops."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause, Status.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -38,18 +32,19 @@ class NewtonKrylov:
     Each iteration solves (I − s J) d = b + s f(t, y) − y with J = ∂f/∂x, of which only products are taken, exact by autograd.
     GMRES stops early while far from the root (Eisenstat and Walker 1996, SIAM J. Sci. Comput. 17, choice 2), and a step that
     does not reduce the residual is halved. If f = G x + N with G to solve with, everything is preconditioned by (I − sG)⁻¹.
-    States of at most `dense` real numbers use a dense Jacobian and its LU factor instead, kept while it converges fast.
+    States of at most `dense` real numbers use a dense Jacobian and its LU factor instead, kept while it converges fast, from
+    one stage of a step to the next too.
 
     The gradient of y is that of the implicit function, by one transposed linear solve to near round-off (`implicit_function`).
 
     Args:
         rtol, atol: how far y may be from the root, entry by entry: atol + rtol·|y|. By default a hundredth of the
             tolerances of an adaptive method, and for fixed steps u^⅔ times the largest entry, u the round-off (4e-11 in
-            float64), so that Newton's error never shows beside that of the step.
+            float64), part by part of a tuple, so that Newton's error never shows beside that of the step.
         iterations: Newton steps at most.
         restart: directions that GMRES keeps, each the size of the state.
         budget: products with J at most, in one Newton step.
-        dense: real numbers of a state up to which J is formed.
+        dense: real numbers of a state up to which J is formed; RadauIIA5, which solves for three at once, forms it of all three.
     """
 
     rtol: float | None = None
@@ -110,6 +105,7 @@ class NewtonStages:
         self.flat = self.by.flat
         self.failures = 0
         self.failure = ""
+        self.kept: tuple[float, Factor] | None = None
 
     def slope(self, t: Time, y: State) -> State:
         """f(t, y), counted."""
@@ -121,8 +117,12 @@ class NewtonStages:
         """Why no step from (t, x) succeeds: f is not finite there, or Newton's method fails however short the step."""
         return self.counted.blame(t, x) or (self.failure if self.failures >= HOPELESS else "")
 
-    def solve(self, t: Time, s: Time, b: State, guess: State | None = None) -> State:
+    def solve(self, t: Time, s: Time, b: State, guess: State | None = None, *, again: bool = False) -> State:
         """y with y = b + s f(t, y), near `guess` (b by default); differentiable in t, s, b and whatever f holds.
+
+        Args:
+            again: begin with the factor of the solve before, which belongs to the same step: a step is a function of its
+                arguments alone.
 
         Raises:
             NotConverged: there is none near the guess, or it cannot be found.
@@ -132,7 +132,7 @@ class NewtonStages:
             start = _usable(b if guess is None else guess)
             equation = _Equation(self, _number(t, self.counted), number(s), _usable(b), start)
             try:
-                y = equation.dense(start) if self.flat.size <= self.settings.dense else equation.krylov(start)
+                y = equation.dense(start, again) if self.flat.size <= self.settings.dense else equation.krylov(start)
             except NotConverged as error:
                 self.failures, self.failure = self.failures + 1, str(error)
                 raise
@@ -154,7 +154,6 @@ class NewtonStages:
         if not self.by.exact and wants_gradients(result):
             self._check_visible(equation.t, y)
         return result
-
 
     def _check_visible(self, t: Tensor, y: State) -> None:
         """Raise where f depends on y behind autograd's back: the gradient would be wrong."""
@@ -184,11 +183,13 @@ class _Equation:
     def _scale(self, y: State) -> Tensor:
         """The error that may be left in y, entry by entry."""
         stages, parts = self.stages, []
+        whole = max(float(part.abs().max()) for part in (*parts_of(y), *parts_of(self.b)))
         for x, b in zip(parts_of(y), parts_of(self.b), strict=True):
             size = x.abs()
             if stages.atol is None:
                 largest = float(size.max()) or float(b.abs().max()) or 1.0
-                size = torch.full_like(size, largest * stages.rtol)
+                # Round-off in one part of a tuple can reach every other.
+                size = torch.full_like(size, largest * stages.rtol + whole * torch.finfo(size.dtype).eps)
             else:
                 size = stages.atol + stages.rtol * size
             parts.append(torch.complex(size, size) if x.is_complex() else size)
@@ -266,14 +267,15 @@ class _Equation:
         found = self._correction(jacobian, F, 0.1 * norm)
         return found.residual < 0.9 * norm and self.size(found.x) <= (1 - length / 4) * step
 
-    def dense(self, guess: State) -> State:
+    def dense(self, guess: State, again: bool) -> State:
         """Newton steps by an LU factor of I − sJ, renewed where it converges slowly; damped by the natural monotonicity
         test (Deuflhard 2004, Newton Methods for Nonlinear Problems, 3.3)."""
         y = self.flat.flat(guess)
         F, x, value = self.residual(y)
         self._norm(F, x, value)
-        factor = self._factor(x, value)
-        fresh, length = True, 1.0
+        kept = self.stages.kept
+        fresh, length = not (again and kept is not None and kept[0] == self.s), 1.0
+        factor = self._factor(x, value) if fresh or kept is None else kept[1]
         d = _lu_solve(factor, F)
         size = self.size(d)
         for _ in range(4 * self.settings.iterations):
@@ -310,7 +312,7 @@ class _Equation:
         largest = max(float(y.abs().max()), float(self.flat.flat(self.b).abs().max()))
         return float(d.abs().max()) <= ROUND_OFFS * torch.finfo(y.dtype).eps * largest
 
-    def _factor(self, x: State, value: State) -> tuple[Tensor, Tensor]:
+    def _factor(self, x: State, value: State) -> Factor:
         J = self.stages.by.at(self.t, x, value).matrix()
         A = torch.eye(len(J), dtype=J.dtype, device=J.device) - self.s * J
         if not bool(torch.isfinite(A).all()):
@@ -320,6 +322,7 @@ class _Equation:
             raise NotConverged(
                 f"Newton's method failed at t = {float(self.t):.6g}: I − {self.s:.3g}·∂f/∂x is singular there; take another step"
             )
+        self.stages.kept = self.s, (LU, pivots)
         return LU, pivots
 
     def _conditioned(self, v: Tensor) -> Tensor:
@@ -356,7 +359,7 @@ class _Equation:
         )
 
 
-def _lu_solve(factor: tuple[Tensor, Tensor], b: Tensor) -> Tensor:
+def _lu_solve(factor: Factor, b: Tensor) -> Tensor:
     result: Tensor = torch.linalg.lu_solve(*factor, b[:, None])[:, 0]
     return result
 

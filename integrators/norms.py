@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from integrators.solution import State
-from integrators.state import parts_of
+from integrators.state import parts_of, unbatched
 
 
 class ErrorNorm(ABC):
@@ -24,6 +24,7 @@ class ErrorNorm(ABC):
                 self.of(e / torch.maximum(a.abs(), b.abs()).add_(atol / rtol))
                 for e, a, b in zip(parts_of(error), parts_of(x0), parts_of(x1), strict=True)
             ]
+            unbatched(tuple(ratios))
             return float(ratios[0] if len(ratios) == 1 else torch.stack(ratios).max()) / rtol
 
     @abstractmethod

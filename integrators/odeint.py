@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
+from weakref import WeakValueDictionary, finalize
 
 import torch
 from torch import Tensor
@@ -19,6 +21,16 @@ FAR = 1e9
 """How far an event is sought, in units of t; the solver's own max_nfe ends the search before."""
 
 
+class Name(str):
+    """The name of a method, which torchdiffeq forgets with the last reference to it: a plain copy of its text is none."""
+
+    def __deepcopy__(self, memo: object) -> Name:
+        return self
+
+
+_NAMES: WeakValueDictionary[str, Name] = WeakValueDictionary()
+_NUMBERS = itertools.count(1)
+
 def as_torchdiffeq(solver: Integrator, *, adjoint: bool = False) -> str:
     """The name under which torchdiffeq runs this solver: odeint(f, y0, t, method=as_torchdiffeq(SDIRK3(dt=0.01))).
 
@@ -30,6 +42,8 @@ def as_torchdiffeq(solver: Integrator, *, adjoint: bool = False) -> str:
     structure finds none; name another one for that: odeint_adjoint(f, y0, t, method=as_torchdiffeq(...),
     adjoint_method="dopri5").
 
+    Equal solvers share their name, and torchdiffeq knows it as long as the returned object is referred to.
+
     Args:
         solver: any of our integrators.
         adjoint: let it solve the augmented equation as well; for explicit solvers only.
@@ -39,8 +53,14 @@ def as_torchdiffeq(solver: Integrator, *, adjoint: bool = False) -> str:
     """
     if not isinstance(solver, Integrator):
         raise TypeError(f"solver must be an integrator such as Dopri5(rtol=1e-6), not {solver!r}")
-    name = f"{solver!r}{' (also backwards)' if adjoint else ''}"
-    SOLVERS[name] = type(f"{type(solver).__name__}Adapter", (_Adapter,), {"solver": solver, "adjoint": adjoint})
+    text = f"{solver!r}{' (also backwards)' if adjoint else ''}"
+    name = _NAMES.get(text)
+    if name is None or SOLVERS[name].solver != solver:
+        # Never the same text again: a name that dies must not take a new one with it.
+        name = Name(f"{text} #{next(_NUMBERS)}")
+        SOLVERS[str(name)] = type(f"{type(solver).__name__}Adapter", (_Adapter,), {"solver": solver, "adjoint": adjoint})
+        finalize(name, SOLVERS.pop, str(name), None)
+        _NAMES[text] = name
     return name
 
 

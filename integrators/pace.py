@@ -26,8 +26,10 @@ class Pace:
         self.method, self.sign = method, clock.sign
         start, end = clock.outputs[0], clock.outputs[-1]
         # On its own side of a jump, by the smallest distance: f is never asked there for what it is beyond.
-        self.begins = torch.tensor([start, *(beside(s, self.sign) for s in clock.jumps), end], dtype=torch.float64)
-        self.ends = torch.tensor([*(beside(s, -self.sign) for s in clock.jumps), end, end], dtype=torch.float64)
+        starts, stops = [start, *clock.jumps], [*clock.jumps, end]
+        begins = [beside(s, self.sign) if s in clock.breaks else s for s in starts]
+        ends = [beside(s, -self.sign) if s in clock.breaks else s for s in stops]
+        self.begins, self.ends = (torch.tensor([*part, end], dtype=torch.float64) for part in (begins, ends))
         self.marks = torch.tensor([*clock.jumps, end, end], dtype=torch.float64)
         self.over = len(self.marks) - 1
         self.stretch = torch.where(sizes > 0, 0, self.over)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +13,7 @@ from integrators.implicit import polynomial, weighted
 from integrators.integrator import CountedRightHandSide, Split
 from integrators.ladder import Ladder
 from integrators.method import Carry, Trial
-from integrators.newton_krylov import NotConverged
-from integrators.solution import State, Time
+from integrators.solution import NotConverged, State, Time
 from integrators.stage import Stages
 from integrators.state import combine, parts_of, state_map, subtract
 
@@ -92,7 +91,8 @@ class RadauIIA5(Ladder):
         start = stack.flat((x, x, x))
         rtol, atol = (self.rtol, self.atol) if self.adapts else (None, None)
         linear: Any = None if f.split is None else _Shifted(f.split, stack)
-        stages = self.newton.stages(stack, 0.0, start, linear, rtol=rtol, atol=atol)  # type: ignore[arg-type]
+        newton = replace(self.newton, dense=3 * self.newton.dense)
+        stages = newton.stages(stack, 0.0, start, linear, rtol=rtol, atol=atol)  # type: ignore[arg-type]
         one: Any = f.equation
         try:
             found = stages.solve(t, h, start, start)

@@ -43,7 +43,7 @@ class PerSample(Integrator):
         return _solve(self.pair, _Samples(x0), f, x0, t, watch)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PerSegment(Integrator):
     """Every graph of a ragged batch takes its own steps, where the nodes of all graphs stand in one big graph.
 
@@ -54,7 +54,7 @@ class PerSegment(Integrator):
         pair: the method, as in PerSegment(data.batch, Tsit5(rtol=1e-6)); its norm is `RowNorm()` or `RMSNorm()`.
     """
 
-    batch: Tensor = field(repr=False, compare=False)
+    batch: Tensor = field(repr=False)
     pair: ExplicitPair
 
     def __post_init__(self) -> None:

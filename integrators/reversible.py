@@ -69,15 +69,18 @@ class _Undo(Recipe):
     def solve(self) -> Solution:
         self.steps: list[Step] = []
         self.last: State | None = None
+        self.end = 0
         return self.run.solve(self._keep)
 
     def _keep(self, k: int, step: Step, carry: Any, trial: Trial) -> None:
         self.steps.append(step)
-        self.last = trial.carry[0]
+        if step.outputs or step.cut is None:  # A fixed step is known to be finite only where it meets an output.
+            self.last, self.end = trial.carry[0], k + 1
 
     def kept(self, solution: Solution) -> list[Tensor]:
         last = [] if self.last is None else list(parts_of(self.last))
         self.last = None
+        del self.steps[self.end :]
         return [*parts_of(solution.x), *last]
 
     def pull(self, grads: list[Tensor | None], t: Tensor, x0: State, kept: list[Tensor]) -> list[Tensor | None]:

@@ -19,7 +19,7 @@ from integrators.method import Carry, Clock, Method, Step, Trial
 from integrators.norms import ErrorNorm
 from integrators.pace import Pace, beside
 from integrators.solution import SolveError, State, Statistics, Status, Time
-from integrators.state import combine, first_bad, parts_of, state_map, subtract
+from integrators.state import combine, first_bad, parts_of, state_map, subtract, unbatched
 from integrators.watch import Watch
 
 
@@ -136,7 +136,9 @@ class Rounds(Method):
         pace = Pace(self.pair, clock, self.groups.sizes)
         pace.write(stats)
         origin, whole = clock.outputs[0], clock.outputs[-1] - clock.outputs[0]
-        carry = self.start(f, clock.of(Step(origin, 0.0, 0.0))[0], x0)
+        carry = self.start(f, clock.of(Step(float(pace.begins[0]), 0.0, 0.0))[0], x0)
+        for part in carry:
+            unbatched(part)
         self._check_slope(pace, carry)
         pace.proposal = self.first(f, pace, carry)
         rounds = Statistics()

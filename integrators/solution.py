@@ -114,5 +114,12 @@ class SolveError(RuntimeError):
         self.solution = solution
 
 
+class NotConverged(SolveError):  # noqa: N818
+    """An implicit equation found no solution: an adaptive method takes a smaller step, one with fixed steps stops."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause, Status.DIVERGED)
+
+
 class SolverWarning(UserWarning):
     """A solver that will run but is probably the wrong choice."""

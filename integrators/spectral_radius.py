@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from integrators.integrator import Evaluate
 from integrators.solution import State, Time
-from integrators.state import combine, parts_of, scaled, subtract
+from integrators.state import combine, noise_like, parts_of, scaled, subtract, unbatched
 
 SAFETY = 1.2
 AGREED = 0.01
@@ -77,7 +76,7 @@ def spectral_radius(
     known = start.value / SAFETY if isinstance(start, SpectralRadius) else 0.0
     v = start.vector if isinstance(start, SpectralRadius) else start
     fresh = v is None
-    v = _noise(x) if v is None else v
+    v = noise_like(x) if v is None else v
     v = _unit(v)
     earlier, ratio, radius, last = v, 0.0, known, known
     quotient, turn = 0j, start.turn if isinstance(start, SpectralRadius) else 1.0
@@ -85,14 +84,14 @@ def spectral_radius(
         image = scaled(subtract(f(t, combine(x, delta, [1.0], [v])), slope), 1.0 / delta)
         evaluations += 1
         before, ratio = ratio, _norm(image)
-        if not math.isfinite(ratio):
+        if not math.isfinite(ratio + noise):
             return SpectralRadius(math.nan, v, complex(math.nan), math.nan, evaluations)
         if ratio <= noise:
             ratio = 0.0  # Nothing but round-off.
         if ratio == 0.0:
             if fresh:
                 return SpectralRadius(SAFETY * before, v, quotient, turn, evaluations)
-            v, fresh = _unit(_noise(x)), True  # An old direction, which now leads nowhere.
+            v, fresh = _unit(noise_like(x)), True  # An old direction, which now leads nowhere.
             continue
         quotient = _inner(v, image)
         image = scaled(image, 1.0 / ratio)
@@ -113,6 +112,7 @@ def _detached(x: State) -> State:
 
 
 def _norm(x: State) -> float:
+    unbatched(x)
     return math.hypot(*(float(torch.linalg.vector_norm(part)) for part in parts_of(x)))
 
 
@@ -123,12 +123,3 @@ def _unit(x: State) -> State:
 def _inner(x: State, y: State) -> complex:
     pairs = zip(parts_of(x), parts_of(y), strict=True)
     return sum((complex(torch.vdot(a.reshape(-1), b.reshape(-1))) for a, b in pairs), 0j)
-
-
-def _noise(x: State) -> State:
-    def noise(k: int, part: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(k + 1)
-        return torch.randn(part.shape, generator=generator, dtype=part.dtype).to(part.device)
-
-    parts = tuple(noise(k, part) for k, part in enumerate(parts_of(x)))
-    return parts if isinstance(x, tuple) else parts[0]

@@ -155,10 +155,12 @@ class Parts:
         """x advanced from t to t + h by part k alone."""
         flow, f = self.flows[k], self.ready[k]
         if not isinstance(flow, Method):
-            y = flow(self._tensor(t), self._tensor(h), x)
-            self.f._check_form(y)
-            result: State = y
-            return result
+            y: State = flow(self._tensor(t), self._tensor(h), x)
+            try:
+                self.f._check_form(y)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"flow {k + 1} does not give x(t + h), a state like x, but what is none: {error}") from error
+            return y
         longest = getattr(flow, "dt", None) or math.inf
         length = float(h.detach()) if isinstance(h, Tensor) else h
         n = max(1, math.ceil(min(abs(length) / longest - 1e-9, 1e15)))

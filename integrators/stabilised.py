@@ -16,7 +16,7 @@ from integrators.fixed import FixedStep
 from integrators.integrator import Evaluate
 from integrators.method import Carry, Clock, Step, Trial, hermite
 from integrators.solution import SolveError, SolverWarning, State, Statistics, Status, Time
-from integrators.spectral_radius import SpectralRadius, spectral_radius
+from integrators.spectral_radius import SAFETY, SpectralRadius, spectral_radius
 from integrators.state import add, combine, parts_of, scaled, state_map, subtract
 from integrators.watch import Watch
 
@@ -24,6 +24,9 @@ FRESH_FOR = 25
 """Evaluations after which adaptive steps estimate the spectral radius anew, at one to three of them."""
 SLOW = 0.5
 """Oscillation of h|λ| below this is followed with little growth; above it every step multiplies it by more than 1 + 0.007."""
+
+REPEATS = 10
+"""How often a fixed step is tried, each time with up to twice the stages."""
 
 
 class Stage(NamedTuple):
@@ -67,8 +70,9 @@ class Stabilised(Adaptive):
     For equations whose eigenvalues lie along the negative real axis, as those of diffusion do, and nothing to factor. Its
     error estimate is 0.8 (x − x') + 0.4 h (f(t, x) + f(t + h, x')).
 
-    The spectral radius ρ of ∂f/∂x is estimated from values of f, at the start and then again, at one or two of them for
-    each fixed step and less for adaptive ones. Gradients treat it, and with it the number of stages, as a constant.
+    The spectral radius ρ of ∂f/∂x is estimated from values of f: at the start, and then at the end of each fixed step, at one
+    or two of them, or now and then where steps adapt. A fixed step in which ρ outgrew its stages is taken again with more; an
+    adaptive one is refused by its error. Gradients treat ρ, and with it the number of stages, as a constant.
 
     Args:
         dt: fixed steps of at most this length, in place of rtol and atol.
@@ -115,22 +119,42 @@ class Stabilised(Adaptive):
         else:
             seen = Stiffness.unpack(memory[0])
             # A step much shorter than the one before has probably been rejected, perhaps because it was unstable.
-            rejected = self.dt is None and length < 0.5 * abs(before)
-            if rejected or seen.age >= (FRESH_FOR if self.dt is None else 1):
-                earlier = SpectralRadius(seen.radius, _detached(memory[1]), 0j, seen.turn, 0)
-                found = spectral_radius(f, now, x, start=earlier, slope=_detached(slope))
+            rejected = length < 0.5 * abs(before)
+            if self.dt is None and (rejected or seen.age >= FRESH_FOR):
+                found = spectral_radius(f, now, x, start=_known(seen, memory[1]), slope=_detached(slope))
                 seen, memory = Stiffness(found.value, found.turn, 0.0), (memory[0], found.vector)
-        s = self._number_of_stages(now, length, seen)
         if seen.turn < 0 and length * seen.radius > SLOW:
             if self.dt is not None:
                 raise SolveError(f"the solve stopped at t = {now:.6g}: {self._oscillation(seen, length)}", Status.DIVERGED)
             # Refused before anything is evaluated, by an error that makes the next step as long as it may be.
             ratio = min(length * seen.radius / SLOW, 100.0) ** 3
             return Trial(carry, state_map(lambda part: ratio * (self.atol + self.rtol * part.abs()), x), 0)
-        y = recurrence(f, t, h, x, slope, self.stages(s))
-        after = f(t + h, y)
-        if memory:
-            memory = (seen._replace(age=seen.age + s).pack(), _detached(memory[1]))
+        for _ in range(REPEATS):
+            s = self._number_of_stages(now, length, seen)
+            y = recurrence(f, t, h, x, slope, self.stages(s))
+            after = f(t + h, y)
+            if not memory:
+                break
+            if self.dt is None:
+                memory = (seen._replace(age=seen.age + s).pack(), _detached(memory[1]))
+                break
+            # No error estimate refuses a step that was unstable because f became stiffer in it.
+            known = _known(seen, memory[1])
+            found = spectral_radius(f, _number(t + h), y, start=known, slope=_detached(after))
+            memory = (Stiffness(found.value, found.turn, 0.0).pack(), found.vector)
+            if found.value / SAFETY <= seen.radius:
+                break
+            # After an unstable step y may be anything, so what it says counts for little.
+            least = spectral_radius(f, _number(t + h), x, start=known).value
+            most = 4 * max(seen.radius, 1 / length)
+            seen = seen._replace(radius=max(least, most if math.isnan(found.value) else min(found.value, most)))
+            memory = (memory[0], known.vector)
+        else:
+            raise SolveError(
+                f"the solve diverged: in the step from t = {now:.6g} to {now + _number(h):.6g} the equation becomes so much "
+                "stiffer that no number of stages was enough; take a smaller dt, or rtol and atol in its place",
+                Status.DIVERGED,
+            )
         error = combine(scaled(subtract(x, y), 0.8), h, [0.4, 0.4], [slope, after])
         return Trial((y, after, *memory), error, s)
 
@@ -177,6 +201,10 @@ class Stabilised(Adaptive):
 
 def _number(value: Time) -> float:
     return float(value.detach()) if isinstance(value, torch.Tensor) else value
+
+
+def _known(seen: Stiffness, vector: State) -> SpectralRadius:
+    return SpectralRadius(seen.radius, _detached(vector), 0j, seen.turn, 0)
 
 
 def _detached(x: State) -> State:

@@ -13,15 +13,19 @@ from typing import Protocol
 import torch
 
 from integrators.integrator import CountedRightHandSide, Split
-from integrators.newton_krylov import HOPELESS, NewtonKrylov, NotConverged
-from integrators.solution import State, Time
+from integrators.newton_krylov import HOPELESS, NewtonKrylov
+from integrators.solution import NotConverged, State, Time
 
 
 class StageEquation(Protocol):
     """What solves y = b + s f(t, y): `LinearStages`, or what `NewtonKrylov.stages` gives."""
 
-    def solve(self, t: Time, s: Time, b: State, guess: State) -> State:
-        """y with y = b + s f(t, y), near `guess`; differentiable in t, s, b and what f is made of."""
+    def solve(self, t: Time, s: Time, b: State, guess: State, *, again: bool = False) -> State:
+        """y with y = b + s f(t, y), near `guess`; differentiable in t, s, b and what f is made of.
+
+        Args:
+            again: this is not the first solve of a step, and may begin with the factor of the one before.
+        """
 
     def slope(self, t: Time, y: State) -> State:
         """f(t, y), counted."""
@@ -37,7 +41,7 @@ class LinearStages:
         self.counted, self.split = counted, split
         self.failures, self.failure = 0, ""
 
-    def solve(self, t: Time, s: Time | complex, b: State, guess: State) -> State:
+    def solve(self, t: Time, s: Time | complex, b: State, guess: State, *, again: bool = False) -> State:
         try:
             y = self.split.solve(s, b)
         # What a singular matrix raises is for `linear` to choose; shapes were checked before the first step.

@@ -28,7 +28,7 @@ def check_state(x: object, name: str) -> None:
             raise TypeError(f"{label} has dtype {part.dtype}: integrate in float32, float64, complex64 or complex128")
         if part.numel() == 0:
             raise ValueError(f"{label} is empty (shape {tuple(part.shape)}): there is nothing to integrate")
-        if not bool(torch.isfinite(part.detach()).all()):
+        if not batched(part) and not bool(torch.isfinite(part.detach()).all()):
             where = (~torch.isfinite(part.detach())).nonzero()[0].tolist()
             raise ValueError(f"{label} holds a NaN or infinite value, the first at index {where}: repair the initial field")
     first = parts[0]
@@ -38,6 +38,38 @@ def check_state(x: object, name: str) -> None:
                 f"the parts of {name} differ in device or precision ({first.dtype} on {first.device}, "
                 f"{part.dtype} on {part.device}): nothing is converted silently"
             )
+
+
+def batched(x: State) -> bool:
+    """Whether torch.func.vmap runs over x, so that there are no numbers to look at."""
+    functorch = torch._C._functorch
+    if functorch.peek_interpreter_stack() is None:
+        return False
+    for part in parts_of(x):
+        while functorch.is_functorch_wrapped_tensor(part):
+            if functorch.is_batchedtensor(part):
+                return True
+            part = functorch.get_unwrapped(part)
+    return False
+
+
+def unbatched(x: State) -> None:
+    """Raise TypeError where a choice depends on the numbers of x, and torch.func.vmap hides them."""
+    if batched(x):
+        raise TypeError(
+            "torch.func.vmap hides the numbers by which an adaptive solver chooses its steps, and `integrate` a solver: give x0 "
+            "a batch axis and solve it without vmap by PerSample(Dopri5()), or name one with a fixed step such as RK4(dt=...)"
+        )
+
+
+def noise_like(x: State) -> State:
+    """Normal numbers in the shape of x, the same every time; nobody's random numbers are drawn, not even those of vmap."""
+    parts = []
+    for k, part in enumerate(parts_of(x)):
+        generator = torch.Generator().manual_seed(k + 1)
+        with torch._C._DisableFuncTorch():
+            parts.append(torch.randn(part.shape, generator=generator, dtype=part.dtype).to(part.device))
+    return tuple(parts) if isinstance(x, tuple) else parts[0]
 
 
 def number(value: Time) -> float:

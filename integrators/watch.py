@@ -31,6 +31,11 @@ class Watch:
     bar: Any = None
     began: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        for name, value in (("max_steps", self.max_steps), ("max_seconds", self.max_seconds)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+                raise ValueError(f"{name} must be a number that is not negative, not {value!r}")
+
     def check_clock(self, now: float) -> None:
         """Raise SolveError once the seconds are spent."""
         if time.monotonic() - self.began > self.max_seconds:

@@ -91,6 +91,11 @@ class AveragingPart:
         weights = (orders * log_tau - tau.double() - torch.lgamma(orders + 1)).exp() if size > 0 else torch.ones_like(orders)
         weights = (weights / weights.sum()).to(z.dtype)
         total, term = weights[0] * z, z
+        if not torch.is_grad_enabled():
+            for weight in weights[1:].tolist():
+                term = self.average @ term
+                total.add_(term, alpha=weight)
+            return total
         for k in range(1, last + 1):
             term = self.average @ term
             total = total + weights[k] * term

@@ -202,12 +202,12 @@ def bench_integrators(settings: IntegratorBench) -> list[Row]:
     for contest in contests(settings):
         if not settings.only or contest.table.startswith(settings.only):
             found = contest.run(settings.repeats)
-            console.print(_table(contest.table, found))
+            _show(console, contest.table, found)
             rows.extend(found)
     if not settings.only or any("overhead".startswith(name) or name.startswith("overhead") for name in settings.only):
         found = overhead_rows(settings.repeats)
         for name in dict.fromkeys(row.table for row in found):
-            console.print(_table(name, [row for row in found if row.table == name]))
+            _show(console, name, [row for row in found if row.table == name])
         rows.extend(found)
     if settings.json is not None:
         write_rows(settings.json, rows)
@@ -226,23 +226,25 @@ def contests(settings: IntegratorBench) -> list[Contest]:
             continue
         if kind not in made:
             made[kind] = problems[kind](*size)
-        result.append(Contest(table, made[kind], target, methods, rtol))
+        result.append(Contest(table, made[kind], target, methods(made[kind].horizon), rtol))
     return result
 
 
-def _table(name: str, rows: list[Row]) -> Table:
+def _show(console: Console, name: str, rows: list[Row]) -> None:
+    """A row a method, a column a metric, and the notes below."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for metric in metrics:
         table.add_column(metric.replace("_", " "), justify="right")
-    table.add_column("note", style="dim")
+    notes: dict[str, None] = {}
     for method in dict.fromkeys(row.method for row in rows):
         own = {row.metric: row for row in rows if row.method == method}
-        cells = [_number(own[metric].value) if metric in own else "" for metric in metrics]
-        note = next((row.note for row in own.values() if row.note), "")
-        table.add_row(method, *cells, note)
-    return table
+        table.add_row(method, *(_number(own[metric].value) if metric in own else "" for metric in metrics))
+        notes.update(dict.fromkeys(f"{method}: {row.note}" for row in own.values() if row.note))
+    console.print(table)
+    for note in notes:
+        console.print(f"  {note}", style="dim")
 
 
 def _number(value: float | None) -> str:

@@ -222,13 +222,21 @@ class Diffusion:
         self.laplacian.keep_factors(count)
 
     def exponential(self, h: Time, u: Tensor, tolerance: float | None = None) -> Tensor:
-        """exp(−hκL) u by a Chebyshev series."""
-        result: Tensor = self._flow(h, tolerance)(u)
-        return result
+        """exp(−hκL) u by a Chebyshev series; backwards, where it grows, by several."""
+        pieces = self._pieces(h)
+        flow = self._flow(h / pieces, tolerance)
+        for _ in range(pieces):
+            u = flow(u)
+        return u
 
     def exponential_products(self, h: Time, tolerance: float | None = None) -> int:
         """The number of products with L that `exponential` takes."""
-        return self._flow(h, tolerance).degree
+        pieces = self._pieces(h)
+        return pieces * self._flow(h / pieces, tolerance).degree
+
+    def _pieces(self, h: Time) -> int:
+        # A series errs by e^(|h|κb) for a bound b of the spectrum, but u may grow by less: short pieces keep the two close.
+        return max(1, math.ceil(-float(torch.as_tensor(h * self.diffusivity).detach()) * self.laplacian.norm_bound() / 8))
 
     def _flow(self, h: Time, tolerance: float | None) -> ChebyshevFilter:
         return exponential(self.laplacian, h * self.diffusivity, tolerance=tolerance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import cmath
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +23,15 @@ class RightHandSide(Movable):
     Parameters are learned, operators are found by `.on(domain)`, which gives the same equation with the same (shared)
     parameters on another domain. An equation may declare `invariants`, and may expose what implicit, IMEX and exponential
     integrators use: f(t, x) = G x + N(t, x), with an autonomous linear part G as the property `linear` and the rest as the
-    method `nonlinear(t, x)`, left out where G is all. Then `forward` need not be written.
+    method `nonlinear(t, x)`, left out where G is all. Then `forward` need not be written. Products and linear parts of ready
+    equations make new ones; this learns D in u_t = −D L u + u − u³:
+
+        @property
+        def linear(self):
+            return (self.D * npde.Heat(self.laplacian)).linear
+
+        def nonlinear(self, t, u):
+            return u - u**3
     """
 
     nonlinear: Any = None
@@ -57,7 +65,7 @@ class RightHandSide(Movable):
     def __radd__(self, other: Function) -> Sum:
         return Sum(as_right_hand_side(other), self)
 
-    def __mul__(self, coefficient: float | Tensor) -> Scaled:
+    def __mul__(self, coefficient: complex | Tensor) -> Scaled:
         return Scaled(coefficient, self)
 
     __rmul__ = __mul__
@@ -139,13 +147,13 @@ class Sum(RightHandSide):
 
 
 class Scaled(RightHandSide):
-    """c·f for a number, a tensor (scalar or broadcast over the field), or a learned parameter c."""
+    """c·f for a real or complex number, a tensor (scalar or broadcast over the field), or a learned parameter c."""
 
-    def __init__(self, coefficient: float | Tensor, rhs: RightHandSide) -> None:
+    def __init__(self, coefficient: complex | Tensor, rhs: RightHandSide) -> None:
         super().__init__()
         if not isinstance(coefficient, Tensor):
-            coefficient = float(coefficient)
-            if not math.isfinite(coefficient):
+            coefficient = coefficient if isinstance(coefficient, complex) else float(coefficient)
+            if not cmath.isfinite(coefficient):
                 raise ValueError(f"a coefficient must be finite, not {coefficient}")
         self.rhs = rhs
         if isinstance(coefficient, Tensor) and not isinstance(coefficient, nn.Parameter):
@@ -159,7 +167,9 @@ class Scaled(RightHandSide):
     @property
     def invariants(self) -> tuple[Invariant, ...]:
         declared = self.rhs.invariants
-        if isinstance(self.coefficient, Tensor) and (self.coefficient.numel() != 1 or self.coefficient.is_complex()):
+        if isinstance(self.coefficient, complex) or (
+            isinstance(self.coefficient, Tensor) and (self.coefficient.numel() != 1 or self.coefficient.is_complex())
+        ):
             return ()
         # A learned coefficient may change its sign, so only a fixed positive one keeps a one-sided law.
         if isinstance(self.coefficient, float) and self.coefficient >= 0:
@@ -172,7 +182,8 @@ class Scaled(RightHandSide):
         scalar = not isinstance(self.coefficient, Tensor) or self.coefficient.numel() == 1
         if part is None or not scalar:
             return None
-        own_flow = hasattr(part, "exponential")
+        # A flow of G's own takes real times.
+        own_flow = hasattr(part, "exponential") and not torch.as_tensor(self.coefficient).is_complex()
         return (ScaledExactFlow if own_flow else ScaledLinear)(self.coefficient, part)
 
     @property
@@ -186,7 +197,7 @@ class Scaled(RightHandSide):
 class ScaledLinear:
     """c G, for a linear part G and a scalar c."""
 
-    def __init__(self, coefficient: float | Tensor, part: Any) -> None:
+    def __init__(self, coefficient: complex | Tensor, part: Any) -> None:
         self.coefficient = coefficient
         self.part = part
 

@@ -23,6 +23,17 @@ def custom_pde(module: ModuleType, result: dict[str, tuple[float, float]]) -> No
         assert found == pytest.approx(truth, rel=0.01)
 
 
+def stiff_pde(module: ModuleType, result: dict[str, float]) -> None:
+    # Tolerance 1e-3, and (200 steps)⁻² times the cube of the separation's rates.
+    assert result["ARK324 error"] < 1e-3
+    assert result["SBDF2 error"] < 5e-3
+    assert result["Dopri5"] > 10 * max(result["ARK324"], result["SBDF2"])
+    assert abs(module.FIRST_GUESS / module.TRUE_MOBILITY - 1) > 0.5
+    # SBDF2 learns at twice the step, and its error is what is left.
+    assert result["mobility"] == pytest.approx(module.TRUE_MOBILITY, rel=0.005)
+    assert Path("stiff_pde.png").read_bytes().startswith(b"\x89PNG")
+
+
 def surface_operators(module: ModuleType, result: dict[str, float]) -> None:
     before = report_mesh(*module.broken_torus())
     assert before.coincident_vertices > 10_000
@@ -37,7 +48,11 @@ def surface_operators(module: ModuleType, result: dict[str, float]) -> None:
 
 
 # The claim of each example; one without an entry here fails.
-CLAIMS: dict[str, Callable[[ModuleType, Any], None]] = {"custom_pde": custom_pde, "surface_operators": surface_operators}
+CLAIMS: dict[str, Callable[[ModuleType, Any], None]] = {
+    "custom_pde": custom_pde,
+    "stiff_pde": stiff_pde,
+    "surface_operators": surface_operators,
+}
 
 
 def load(name: str) -> ModuleType:

@@ -84,17 +84,7 @@ SURVEY = {
 # Rows that no call of ours can reach, with the reason.
 UNREACHABLE = {
     "robust_laplacian takes no mollification from the user": "mesh_mollify_1 mesh_mollify_nan mesh_mollify_negative",
-    "SciPy's solvers are not offered": """blowup_y2_scipy inf_rhs_scipy_solver nan_after_half_scipy_solver
-        nan_rhs_scipy_solver scipy_failure_shape scipy_no_grad y_complex_scipy_solver""",
     "geodesics of point clouds are not offered": "pc_oob",
-    "events are not offered": "event_nan event_never_happens event_skips_double_crossing event_tangent_missed",
-    "multistep methods of torchdiffeq are not offered": """adams_nonuniform_grid adams_uniform_grid
-        implicit_adams_nonuniform_grid stiff_implicit_adams inf_rhs_explicit_adams inf_rhs_implicit_adams
-        nan_rhs_explicit_adams nan_rhs_implicit_adams nan_after_half_explicit_adams nan_after_half_implicit_adams""",
-    "these methods of torchdiffeq are not offered": """y_complex_dopri8 inf_rhs_heun2 inf_rhs_heun3 inf_rhs_midpoint
-        nan_rhs_heun2 nan_rhs_heun3 nan_rhs_midpoint nan_after_half_heun2 nan_after_half_heun3 nan_after_half_midpoint
-        inf_rhs_adaptive_heun inf_rhs_dopri8 inf_rhs_fehlberg2 nan_rhs_adaptive_heun nan_rhs_dopri8 nan_rhs_fehlberg2
-        nan_after_half_adaptive_heun nan_after_half_dopri8 nan_after_half_fehlberg2""",
     "a default of torch, which we never rely on": "invariants_default",
 }
 

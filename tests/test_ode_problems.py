@@ -24,21 +24,20 @@ from integrators.tsit5 import Tsit5
 
 FINE, COARSE = [1e-3, 1e-5, 1e-7], [1e-2, 1e-4, 1e-6]
 EXPLICIT = {Dopri5: FINE, Tsit5: FINE, Bosh3: COARSE}
-# 26 to 360 steps over an oscillation, whose errors of 0.1 to 0.8 tolerances each all point the same way: 12 to 17 tolerances.
-COHERENT = {("E1", Bosh3, tolerance) for tolerance in COARSE if tolerance < 1e-2}
-# At 0.9 time units a step the embedded error of Dopri5 is not yet asymptotic: up to 14 tolerances. Tsit5's is.
-TOO_COARSE = {("B5", Dopri5, 1e-3), ("D1", Dopri5, 1e-3)}
+# 20 to 360 steps over one oscillation, with errors of 0.1 to 0.8 tolerances that all point the same way: they add up to 26
+# tolerances, of which 12 to 17 are left at the end, at every tolerance alike.
+COHERENT = {("E1", Bosh3): 20}
+# At 0.8 to 1 time units a step the embedded estimate is not yet asymptotic: 14 and 10.2 tolerances in the worst step. At 1e-5,
+# where it is, they and all others hold the ten.
+TOO_COARSE = {("B5", Dopri5, 1e-3): 15, ("D1", Dopri5, 1e-3): 15}
 
 
-def cases(problems, methods, known=frozenset()):
+def cases(problems, methods):
     found = []
     for problem in problems:
         for method, tolerances in methods.items():
             for tolerance in tolerances:
-                late = (problem.name, method, tolerance) in known
-                marks = [pytest.mark.xfail(reason="known, see above", strict=True)] if late else []
-                name = f"{problem}-{method.__name__}-{tolerance:g}"
-                found.append(pytest.param(problem, method, tolerance, id=name, marks=marks))
+                found.append(pytest.param(problem, method, tolerance, id=f"{problem}-{method.__name__}-{tolerance:g}"))
     return found
 
 
@@ -53,15 +52,16 @@ def solved(problem, method, tolerance, f=None, **options):
     return integrate(f or problem.f, problem.x0, list(problem.interval), solver, jumps=problem.jumps, **options)
 
 
-@pytest.mark.parametrize(("problem", "method", "tolerance"), cases(DETEST, EXPLICIT, COHERENT))
+@pytest.mark.parametrize(("problem", "method", "tolerance"), cases(DETEST, EXPLICIT))
 def test_detest_at_the_end(problem, method, tolerance):
-    assert problem.error(solved(problem, method, tolerance).final, tolerance) <= 10 * problem.growth
+    allowed = COHERENT.get((problem.name, method), 10 * problem.growth)
+    assert problem.error(solved(problem, method, tolerance).final, tolerance) <= allowed
 
 
-ONE_EACH = {Dopri5: [1e-3], Tsit5: [1e-3], Bosh3: [1e-4]}
+ONE_EACH = {Dopri5: [1e-3, 1e-5], Tsit5: [1e-3], Bosh3: [1e-4]}
 
 
-@pytest.mark.parametrize(("problem", "method", "tolerance"), cases(DETEST, ONE_EACH, TOO_COARSE))
+@pytest.mark.parametrize(("problem", "method", "tolerance"), cases(DETEST, ONE_EACH))
 def test_detest_in_every_step(problem, method, tolerance):
     """The true local error of each step: all of them solved again at once, each as a sample of its own."""
     history = solved(problem, method, tolerance, history=True).stats.history
@@ -74,10 +74,11 @@ def test_detest_in_every_step(problem, method, tolerance):
 
     accurate = PerSample(Dopri5(rtol=1e-4 * tolerance, atol=1e-4 * tolerance))
     error = (x[1:] - integrate(local, x[:-1].clone(), [0.0, 1.0], accurate).final).abs()
-    assert float((error / (1 + torch.maximum(x[1:].abs(), x[:-1].abs()))).max()) <= 10 * tolerance
+    allowed = TOO_COARSE.get((problem.name, method, tolerance), 10)
+    assert float((error / (1 + torch.maximum(x[1:].abs(), x[:-1].abs()))).max()) <= allowed * tolerance
 
 
-IMPLICIT = {RadauIIA5: [1e-3, 1e-5], SDIRK3: [1e-3, 1e-4]}
+IMPLICIT = {RadauIIA5: [1e-3, 1e-5, 1e-7], SDIRK3: [1e-3, 1e-5]}
 
 
 @pytest.mark.parametrize(("problem", "method", "tolerance"), cases(SMALL, IMPLICIT))
@@ -90,7 +91,7 @@ def test_stiff_discretised_equations_by_their_linear_part(problem, method, toler
     assert problem.error(solved(problem, method, tolerance).final, tolerance) <= 10
 
 
-@pytest.mark.parametrize(("problem", "method", "tolerance"), cases(DISCRETISED, {SDIRK3: [1e-3, 1e-4]}))
+@pytest.mark.parametrize(("problem", "method", "tolerance"), cases(DISCRETISED, {RadauIIA5: [1e-3, 1e-5], SDIRK3: [1e-3, 1e-5]}))
 def test_stiff_discretised_equations_as_a_plain_function(problem, method, tolerance):
     plain = solved(problem, method, tolerance, f=lambda t, x: problem.f(t, x))
     assert problem.error(plain.final, tolerance) <= 10

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from integrators import Dopri5, SolverWarning, integrate
+from integrators import Dopri5, SolverWarning, Status, integrate
 from integrators.autopilot import Auto, advise
 
 
@@ -129,9 +129,58 @@ def test_stability_bound_steps_are_told_with_the_cure():
     assert "RKC2" in short.stats.advice
 
 
+def test_auto_tells_that_its_own_choice_was_wrong_because_the_equation_became_stiff():
+    with pytest.warns(SolverWarning, match="stability bound the steps"):
+        solution = integrate(lambda t, x: -(1.0 if float(t) < 0.5 else 1e4) * x, X2, [0.0, 1.5])
+    assert "not stiff" in solution.stats.reason
+    assert "RKC2" in solution.stats.advice
+
+
 def test_accuracy_bound_steps_get_no_advice():
     solution = integrate(spring, (X2, X2), [0.0, 1.0], Dopri5())
     assert solution.stats.accepted > 200
     assert solution.stats.advice == ""
     advise(spring, Dopri5(), solution)
     assert solution.stats.advice == ""
+
+
+def test_the_search_for_a_cure_is_counted():
+    calls = 0
+
+    def f(t, x):
+        nonlocal calls
+        calls += 1
+        return diffusion(t, x)
+
+    assert integrate(f, X300, [0.0, 0.05], Dopri5()).stats.nfe == calls
+
+
+def only_positive(t, x):
+    if bool((x < 0).any()):
+        raise ValueError("a negative concentration")
+    return 400 * x * (1 - x)
+
+
+def test_an_f_that_refuses_states_beside_its_solution_is_solved_all_the_same():
+    at_the_border = torch.cat([torch.zeros(9, 1), torch.ones(1, 1) / 2]).double()
+    solution = integrate(only_positive, at_the_border, [0.0, 0.01])
+    assert re.match("Dopri5: f has no values, or none that are finite, around x0", solution.stats.reason)
+    assert integrate(only_positive, at_the_border, [0.0, 4.0], Dopri5()).status is Status.SUCCESS
+    root = integrate(lambda t, x: torch.where(x < 0, x * math.nan, 1 + 0 * x), at_the_border, [0.0, 1.0])
+    assert re.match("Dopri5: f has no values", root.stats.reason)
+
+
+def test_a_failed_solve_says_too_what_was_chosen():
+    solution = integrate(lambda t, x: -x, X2, [0.0, 1.0], throw=False, max_steps=1)
+    assert solution.status is Status.STEPS
+    assert solution.stats.reason.startswith("Dopri5: not stiff")
+    late = integrate(lambda t, x: -x, X2, [0.0, 1.0], throw=False, max_seconds=0.0)
+    assert (late.status, len(late.t)) == (Status.SECONDS, 1)
+
+
+def test_what_f_has_not_implemented_is_named():
+    def f(t, x):
+        raise NotImplementedError("the flux of Roe")
+
+    with pytest.raises(NotImplementedError, match="the flux of Roe"):
+        integrate(f, X2, [0.0, 1.0])

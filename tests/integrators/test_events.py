@@ -1,6 +1,7 @@
 """Solving until an event: its time and state against closed forms, their gradients, what is found, missed and refused."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from integrators.dopri5 import Dopri5
 from integrators.events import integrate_until
 from integrators.fixed import Euler
 from integrators.gradients import Direct
+from integrators.ragged import PerSample
 from integrators.rk4 import RK4
 from integrators.solution import SolveError, Status
 
@@ -108,6 +110,17 @@ def test_a_zero_at_the_start_is_no_event(solver, start):
     for direction in (0, -1):
         solution = integrate_until(fall, x0, 2.0, height, solver, limit=9.0, direction=direction)
         assert float(solution.t[-1]) == pytest.approx(2 + 6 / GRAVITY, rel=1e-9)
+
+
+@pytest.mark.parametrize(("t0", "wait", "dtype"), [(1e6, 1.0, torch.float32), (1e8, 1e-3, torch.float64)])
+def test_an_event_soon_after_a_late_start(t0, wait, dtype):
+    """The clock is in double precision whatever the state is in; what lies within its round-off of the start is the start."""
+    for solver in (Dopri5(), engine.Dopri5(), RK4(0.5)):
+        grow = lambda t, x: torch.ones_like(x)  # noqa: E731
+        solution = integrate_until(grow, torch.zeros(1, dtype=dtype), t0, lambda t, x: x[0] - wait, solver, limit=t0 + 5)
+        assert solution.status is Status.EVENT
+        tolerance = 2 * math.ulp(t0) + 1e-5 * wait  # of the clock and of the solvers
+        assert float(solution.t[-1]) - t0 == pytest.approx(wait, abs=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.complex128])
@@ -248,6 +261,13 @@ def test_zeros_between_two_looks_are_found_by_their_turn(solver, a, b):
     assert float(solution.t[-1]) == pytest.approx(a, abs=1e-6)
 
 
+def test_a_jump_through_zero_and_a_pole_count_as_zeros():
+    for g in (lambda t, x: torch.sign(t - 2), lambda t, x: 1 / (t - 2)):
+        solution = integrate_until(still, double([1.0]), 0.0, g, RK4(0.3), limit=3.0)
+        assert solution.status is Status.EVENT
+        assert float(solution.t[-1]) == pytest.approx(2.0, abs=1e-9)
+
+
 def test_every_says_how_closely_to_look():
     g = lambda t, x: torch.cos(20 * t) - 0.99 + 0 * t  # noqa: E731 — first zero at (2π − arccos 0.99) / 20
     exact = (2 * math.pi - math.acos(0.99)) / 20
@@ -293,6 +313,23 @@ def test_a_solve_that_fails_keeps_what_it_reached(solver):
         integrate_until(lambda t, x: -torch.sin(9 * t) * x, one, 0.0, lambda t, x: x.sum(), solver, limit=9.0, max_steps=2)
 
 
+def test_the_solve_that_carries_gradients_may_fail_too():
+    """The limit of seconds holds for both solves; without `throw` what was reached comes back."""
+    calls = 0
+
+    def f(t, x):
+        nonlocal calls
+        calls += 1
+        if calls > 700:  # The search takes about 570 evaluations.
+            time.sleep(0.01)
+        return -x
+
+    x0, event = double([1.0], requires_grad=True), lambda t, x: x.sum() - 0.3
+    solution = integrate_until(f, x0, 0.0, event, RK4(0.01), limit=5.0, max_seconds=0.5, throw=False)
+    assert solution.status is Status.SECONDS
+    assert calls < 800
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -306,11 +343,15 @@ def test_a_solve_that_fails_keeps_what_it_reached(solver):
         ({"x0": START * math.nan}, ValueError, "x0 holds a NaN"),
         ({"event": 1.0}, TypeError, "event must be callable"),
         ({"event": lambda t, x: x}, TypeError, r"a real scalar tensor.*not \(2, 1\) torch.float64"),
+        ({"event": lambda t, x: x[0, 0] > 0}, TypeError, r"a real scalar tensor.*not \(\) torch.bool"),
         ({"event": lambda t, x: 1.0}, TypeError, "a real scalar tensor.*not float"),
         ({"event": lambda t, x: 1j * x[0, 0]}, TypeError, r"a real scalar tensor.*not \(\) torch.complex128"),
         ({"event": lambda t, x: ()}, ValueError, "empty tuple"),
+        ({"jumps": 0.5}, TypeError, "jumps must be a list of times"),
+        ({"jumps": [math.nan]}, ValueError, "jumps"),
         ({"f": None}, TypeError, "right-hand side must be callable"),
         ({"solver": "dopri5"}, TypeError, "solver must be an integrator"),
+        ({"solver": PerSample(Dopri5())}, TypeError, "PerSample does not: take one such as"),
         ({"solver": engine.SciPy()}, TypeError, "SciPy's solvers do not show their steps"),
     ],
 )

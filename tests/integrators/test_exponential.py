@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from integrators import Exponential, SolveError, Status, integrate
+from integrators import (
+    ETDRK2,
+    ETDRK4,
+    CaratheodoryFejer,
+    Exponential,
+    SolveError,
+    Status,
+    integrate,
+    integrate_until,
+)
 from integrators.checkpointed import Checkpointed
 from integrators.exponential import ExactFlow, products
 from integrators.gradients import Direct
@@ -25,6 +34,18 @@ def flow(linear, G, x0, t, **options):
     return integrate(linear(G), x0, t, Exponential(**options))
 
 
+def expm(A):
+    """Scaled Taylor terms and squarings: SciPy's loses four digits on [[3, 1], [1, 1]], torch's is 2e-11 off on [[1/32]]."""
+    squarings = max(0, math.ceil(math.log2(4 * float(torch.linalg.matrix_norm(A, ord=2)) + 1e-300)))
+    total = term = torch.eye(len(A), dtype=A.dtype)
+    for k in range(1, 20):
+        term = term @ A / (k * 2**squarings)
+        total = total + term
+    for _ in range(squarings):
+        total = total @ total
+    return total
+
+
 @dtypes
 @drawn
 @given(real=matrices, angle=st.floats(-1.5, 1.5), h=st.floats(1e-3, 4))
@@ -34,8 +55,7 @@ def test_one_step_is_expm(linear, dtype, real, angle, h):
     x0 = torch.linspace(-1, 1, 2 * n).reshape(n, 2).to(dtype)
     x = flow(linear, G, x0, [0.0, h]).final
     wide = torch.complex128 if dtype.is_complex else torch.float64
-    # Not SciPy's expm, which loses four digits on [[3, 1], [1, 1]].
-    exact = torch.linalg.matrix_exp(h * G.to(wide)) @ x0.to(wide)
+    exact = expm(h * G.to(wide)) @ x0.to(wide)
     size = h * float(torch.linalg.matrix_norm(G.to(wide), ord=2))
     bound = 32 * torch.finfo(dtype).eps * (1 + size) * math.exp(min(size, 80)) * float(x0.norm())
     assert x.dtype == dtype
@@ -237,3 +257,31 @@ def test_a_linear_part_that_is_not_the_right_hand_side_is_refused(linear):
     f.forward = lambda t, x: 2 * x
     with pytest.raises(ValueError, match="is not what"):
         integrate(f, X2, [0.0, 1.0], Exponential())
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    "solver", [None, Exponential(), CaratheodoryFejer(), ETDRK2(dt=0.5), ETDRK4(dt=0.5)], ids=lambda s: type(s).__name__
+)
+def test_long_steps_that_are_exact_are_exact_inside_too(linear, solver, grad):
+    """Where a cubic between the ends of a step would miss e^(−50 s)."""
+    f = linear(torch.diag(torch.tensor([-1.0, -50.0], dtype=torch.float64)))
+    f.self_adjoint = True
+    x0 = torch.ones(2, 1, dtype=torch.float64, requires_grad=grad)
+    solution = integrate(f, x0, [0.0, 1.0, 1.5], solver, dense=True)
+    for s in (0.0, 0.02, 0.9, 1.0, 1.3):
+        when = torch.tensor(s, dtype=torch.float64, requires_grad=grad)
+        x = solution.at(when)
+        exact = torch.tensor([[math.exp(-s)], [math.exp(-50 * s)]], dtype=torch.float64)
+        torch.testing.assert_close(x.detach(), exact, rtol=0, atol=3e-7)  # tol = 1e-7 of the rational ones
+        if grad:
+            slope, pull = torch.autograd.grad(x.sum(), (when, x0), retain_graph=True)
+            assert float(slope) == pytest.approx(-math.exp(-s) - 50 * math.exp(-50 * s), abs=1e-3)  # λ times more
+            torch.testing.assert_close(pull, exact, rtol=0, atol=3e-7)
+
+
+def test_an_event_inside_a_long_exact_step(linear):
+    f = linear(-torch.eye(1, dtype=torch.float64))
+    x0 = torch.ones(1, 1, dtype=torch.float64)
+    solution = integrate_until(f, x0, 0.0, lambda t, x: x[0, 0] - 0.25, Exponential(), limit=5.0)
+    assert float(solution.t[-1]) == pytest.approx(math.log(4), abs=1e-9)

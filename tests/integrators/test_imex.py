@@ -59,6 +59,32 @@ def test_parts_that_are_not_f_are_refused(method):
         integrate(Semilinear(times=1.5), X0, [0.0, 1.0], method)
 
 
+class Strict(Semilinear):
+    """One whose solves refuse what is not finite, as sparse factors do."""
+
+    def solve(self, shift, b):
+        if not bool(torch.isfinite(b).all()):
+            raise ValueError("not finite")
+        return super().solve(shift, b)
+
+
+@pytest.mark.parametrize("method", [SBDF2(dt=0.1), ARK324(), ARK324(dt=0.1)], ids=["SBDF2", "adaptive", "fixed"])
+def test_a_solve_that_refuses_what_is_not_finite_is_a_solve_error_too(method):
+    with pytest.raises(SolveError, match="diverged") as caught:
+        integrate(Strict(after=0.5), X0, [0.0, 0.2, 1.0], method)
+    assert caught.value.status is Status.DIVERGED
+    assert caught.value.solution.t.tolist() == [0.0, 0.2]
+
+
+def test_other_errors_of_a_solve_are_passed_on():
+    class Broken(Semilinear):
+        def solve(self, shift, b):
+            raise ValueError("a singular shift")
+
+    with pytest.raises(ValueError, match="a singular shift"):
+        integrate(Broken(), X0, [0.0, 1.0], SBDF2(dt=0.1))
+
+
 @methods
 def test_a_nonlinear_part_that_is_not_finite_is_a_solve_error_that_keeps_what_was_reached(method):
     with pytest.raises(SolveError, match="diverged") as caught:

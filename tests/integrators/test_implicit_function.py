@@ -137,7 +137,8 @@ def test_a_preconditioner_saves_products(transposed):
     for precondition in (None, lambda v, transposed: v / (1 - d)):
         stats = Statistics()
         b = torch.ones(100, dtype=torch.float64, requires_grad=True)
-        y = implicit_function(lambda y, b=b: b + d * y + n * y, (b / (1 - d - n)).detach(), stats, precondition=precondition)
+        root = (b / (1 - d - n)).detach()
+        y = implicit_function(lambda y, b=b: b + d * y + n * y, root, stats, precondition=precondition, dense=0)
         (g,) = torch.autograd.grad(y.sum(), b, create_graph=transposed)
         assert torch.allclose(g, 1 / (1 - d - n), rtol=1e-8, atol=1e-12)
         counts.append(stats.nvp)

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from integrators.ark324 import ARK324
 from integrators.fixed import FixedStep
 from integrators.integrate import integrate
 from integrators.integrator import CountedRightHandSide, Integrator, LinearPart, Split, linear_part
+from integrators.sbdf2 import SBDF2
 from integrators.solution import SolveError, Statistics, Status
 from integrators.state import combine
 from integrators.watch import Watch
@@ -68,7 +70,7 @@ def test_the_budget_stops_before_the_evaluation(backward, message):
 
 
 def test_a_watch_ends_the_evaluations_too():
-    f = CountedRightHandSide(lambda t, x: -x, X, Statistics(), 10, Watch(max_seconds=-1.0))
+    f = CountedRightHandSide(lambda t, x: -x, X, Statistics(), 10, Watch(max_seconds=0.0))
     with pytest.raises(SolveError, match="seconds") as caught:
         f(0.5, X)
     assert caught.value.status is Status.SECONDS
@@ -185,3 +187,46 @@ def test_parts_that_are_not_what_f_says_are_refused_by_name(linear):
     whole = Semilinear(linear(G), None)
     with pytest.raises(ValueError, match=r"Semilinear\.linear @ x is not what"):
         split(whole).check(0.0, X)
+
+
+def test_a_wrong_slow_component_does_not_hide_behind_a_stiff_one(linear):
+    G = torch.diag(torch.tensor([-1.0, -1e8], dtype=torch.float64))
+    wrong = Semilinear(linear(torch.diag(torch.tensor([-1.01, -1e8], dtype=torch.float64))), None)
+    wrong.forward = lambda t, x: G @ x
+    with pytest.raises(ValueError, match=r"differ by .* where the terms reach"):
+        split(wrong).check(0.0, X)
+
+
+def test_dropout_in_the_nonlinear_part_is_no_difference_and_no_dice_are_taken(linear):
+    G, drop = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64), torch.nn.Dropout(0.5)
+    random = Semilinear(linear(G), lambda t, x: drop(torch.tanh(x)))
+    random.forward = lambda t, x: G @ x + random.nonlinear(t, x)
+    before = torch.get_rng_state()
+    for _ in range(5):
+        split(random).check(0.0, torch.ones(40, 2, dtype=torch.float64)[:2])
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(1)
+        before = torch.get_rng_state()
+
+
+def test_an_overflow_in_a_step_shortens_adaptive_steps_and_is_a_typed_failure_of_fixed_ones(linear):
+    """u' = −u + 1e3 u (1 − u²): the explicit part of a long step overflows before the implicit solve sees it."""
+
+    class Strict(linear):
+        def nonlinear(self, t, x):
+            return 1e3 * x * (1 - x**2)
+
+        def forward(self, t, x):
+            return self @ x + self.nonlinear(t, x)
+
+        def solve(self, shift, b):
+            if not bool(torch.isfinite(b).all()):
+                raise ValueError("as Laplacian.solve does")
+            return super().solve(shift, b)
+
+    f, x0 = Strict(-torch.eye(2, dtype=torch.float64)), torch.tensor([[3.0], [0.5]], dtype=torch.float64)
+    with pytest.raises(SolveError, match=r"right-hand side that is not finite .* take a smaller dt") as caught:
+        integrate(f, x0, [0.0, 5.0, 50.0], SBDF2(dt=5.0))
+    assert caught.value.status is Status.DIVERGED
+    assert caught.value.solution.t[0] == 0.0
+    assert float((integrate(f, x0, [0.0, 5.0], ARK324(first_step=5.0)).final.abs() - 1).abs().max()) <= 1e-3

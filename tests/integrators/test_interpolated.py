@@ -180,3 +180,17 @@ def test_second_derivatives_and_transforms_are_refused():
 def test_bad_settings_are_refused(settings):
     with pytest.raises(ValueError, match=r"must be (positive and finite|a positive integer), not"):
         Interpolated(**settings)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-4, 1.0, 1e6])
+def test_the_units_of_the_loss_do_not_change_the_gradient(unit):
+    omega = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    x0 = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+
+    def swing(t, x):
+        return torch.stack([x[1], -(omega**2) * x[0]])
+
+    x = integrate(swing, x0, [0.0, 6.0], Dopri5(rtol=1e-6, atol=1e-8, gradient=Interpolated())).final
+    (gradient,) = torch.autograd.grad(unit * x[0, 0], omega)
+    # d/dω cos(6 ω); a hundred times the tolerance for the error that the steps pile up.
+    assert float(gradient) / unit == pytest.approx(-6 * math.sin(18.0), rel=1e-4)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from integrators import engine
 from integrators.checkpointed import Checkpointed
 from integrators.dopri5 import Dopri5
 from integrators.fixed import Euler
@@ -15,6 +16,7 @@ from integrators.gradients import Direct
 from integrators.integrate import integrate
 from integrators.integrator import CountedRightHandSide
 from integrators.method import Clock, Method, Step, Trial, hermite, require_finite
+from integrators.ragged import PerSample
 from integrators.rk4 import RK4
 from integrators.solution import SolveError, Statistics, Status
 from integrators.state import combine
@@ -170,3 +172,38 @@ def test_the_first_bad_step_is_named_with_the_cause():
 
 def test_a_method_is_replaced_field_by_field():
     assert replace(Dopri5(rtol=1e-3), gradient=Direct()) == Dopri5(rtol=1e-3, gradient=Direct())
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [RK4(dt=0.1), Dopri5(), PerSample(Dopri5()), engine.RK4(step_size=0.1), engine.Dopri5()],
+    ids=["RK4", "Dopri5", "PerSample", "engine.RK4", "engine.Dopri5"],
+)
+@pytest.mark.parametrize("times", [[0.25, 0.5, 1.0], [1.0, 0.75, 0.5]])
+@pytest.mark.parametrize("closed", [False, True])
+def test_at_the_ends_of_a_solve_f_is_taken_from_the_inside_of_a_jump(solver, times, closed):
+    """A solve from jump to jump is exact where f is constant between them."""
+    low, high = min(times), max(times)
+
+    def f(t, x):
+        inside = (low <= t) & (t <= high) if closed else (low < t) & (t < high)
+        return torch.where(inside, 2.0, 100.0).to(x.dtype) + 0 * x
+
+    solution = integrate(f, X0, times, solver, jumps=[low, high])
+    expected = X0 + 2 * (torch.tensor(times, dtype=torch.float64) - times[0])[:, None, None]
+    assert float((solution.x - expected).abs().max()) <= 1e-12
+
+
+@pytest.mark.parametrize("gradient", [Direct(), Checkpointed()], ids=["Direct", "Checkpointed"])
+@pytest.mark.parametrize("kind", ["RK4", "Dopri5", "PerSample"])
+def test_the_gradient_in_the_times_around_a_jump(kind, gradient):
+    """f = −2x before 0.5 and 3 after: x(1) = x0 e^(−2(0.5 − t0)) + 1.5, so dx(1)/dt0 = 2 x0 e^(−0.8) for t0 = 0.1."""
+    pair = Dopri5(1e-8, 1e-10, gradient=gradient)
+    solver = {"RK4": RK4(dt=0.02, gradient=gradient), "Dopri5": pair, "PerSample": PerSample(pair)}[kind]
+    t = torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64, requires_grad=True)
+    x = integrate(lambda t, x: torch.where(t < 0.5, -2 * x, 3 + 0 * x), X0, t, solver, jumps=[0.5]).x
+    before, after = (torch.autograd.grad(row.sum(), t, retain_graph=True)[0] for row in x[1:])
+    start = 2 * float(X0.sum())
+    decayed = start * math.exp(-0.4)
+    torch.testing.assert_close(before, torch.tensor([decayed, -decayed, 0.0], **double), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(after, torch.tensor([start * math.exp(-0.8), 0.0, 9.0], **double), rtol=1e-6, atol=1e-9)

@@ -15,9 +15,10 @@ from integrators.checkpointed import Checkpointed
 from integrators.gradients import Direct
 from integrators.integrate import integrate
 from integrators.integrator import CountedRightHandSide, Split
-from integrators.newton_krylov import NewtonKrylov, NotConverged
+from integrators.newton_krylov import NewtonKrylov
+from integrators.radau import RadauIIA5
 from integrators.sdirk3 import SDIRK3
-from integrators.solution import SolveError, Statistics, Status
+from integrators.solution import NotConverged, SolveError, Statistics, Status
 from integrators.state import parts_of
 
 DOUBLE = torch.float64
@@ -220,6 +221,37 @@ def test_statistics_count_evaluations_and_products(dense):
     s.solve(0.0, 0.5, b)
     assert 0 < s.stats.nfe < calls
     assert s.stats.nvp > 0
+
+
+def test_the_stages_of_a_step_share_a_jacobian():
+    """Three stages, one Jacobian of 6 rows, and still the root to its tolerance."""
+    f, x0 = (lambda t, x: -(x**3)), torch.linspace(-1, 1, 6, dtype=DOUBLE)[:, None]
+    with torch.no_grad():
+        solution = integrate(f, x0, [0.0, 0.1, 0.3], SDIRK3(dt=0.1))
+        other = integrate(f, x0, [0.0, 0.1, 0.3], SDIRK3(dt=0.1, newton=NewtonKrylov(dense=0, rtol=1e-14)))
+    assert solution.stats.accepted == 3
+    assert solution.stats.nvp == 3 * 6
+    assert torch.allclose(solution.x, other.x, rtol=1e-9, atol=1e-10)
+
+
+def test_a_step_begins_with_a_jacobian_of_its_own():
+    """The factor of another step would make a step depend on the path that led to it."""
+    f, b = (lambda t, x: -1e3 * x**3), torch.linspace(0.1, 1, 6, dtype=DOUBLE)[:, None]
+    s, alone = stages(f, b, rtol=1e-2), stages(f, b, rtol=1e-2).solve(0.0, 0.5, b)
+    s.solve(0.0, 0.5, 3 * b)
+    assert torch.equal(s.solve(0.0, 0.5, b), alone)
+
+
+@both
+@pytest.mark.parametrize("small", [1e-30, 0.0])
+def test_a_part_that_round_off_of_the_others_drives_does_not_stop_newtons_method(small, dense):
+    """Its own size is no measure of the error it can be given."""
+    f = lambda t, x: (-(x[0] ** 3), -1e4 * (x[1] - 1e-12 * x[0].sum()))  # noqa: E731
+    x = torch.linspace(-1, 1, 5, dtype=DOUBLE)[:, None], torch.full((1,), small, dtype=DOUBLE)
+    y = stages(f, x, NewtonKrylov(dense=dense)).solve(0.0, 0.1, x)
+    assert float((y[0] - x[0] + 0.1 * y[0] ** 3).abs().max()) <= 1e-9
+    assert float(y[1].abs().max()) <= 4 * torch.finfo(DOUBLE).eps
+    integrate(f, x, [0.0, 1.0], RadauIIA5(dt=0.1, newton=NewtonKrylov(dense=dense)))
 
 
 def test_a_gradient_that_autograd_cannot_see_is_refused():

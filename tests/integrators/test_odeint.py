@@ -1,10 +1,13 @@
 """Our solvers through torchdiffeq's own odeint: the same numbers, every gradient, events, and f with its linear part."""
 
+import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torchdiffeq
+from torchdiffeq._impl.odeint import SOLVERS
 
 from integrators.backward_euler import BackwardEuler
 from integrators.dopri5 import Dopri5
@@ -12,6 +15,7 @@ from integrators.exponential import Exponential
 from integrators.gradients import Direct
 from integrators.integrate import integrate
 from integrators.odeint import as_torchdiffeq
+from integrators.ragged import PerSegment
 from integrators.rk4 import RK4
 from integrators.solution import SolveError
 
@@ -112,9 +116,43 @@ def test_jumps_are_understood_and_other_options_refused():
 
 
 def test_one_name_for_one_solver():
-    assert as_torchdiffeq(RK4(0.1)) == as_torchdiffeq(RK4(0.1)) != as_torchdiffeq(RK4(0.2))
+    name = as_torchdiffeq(RK4(0.1))
+    assert name is as_torchdiffeq(RK4(0.1)) is copy.deepcopy(name)
+    assert name != as_torchdiffeq(RK4(0.2))
     first, second = (torchdiffeq.odeint(lambda t, x: -x, X0, T, method=as_torchdiffeq(RK4(d))) for d in (0.1, 0.4))
     assert not torch.equal(first, second)
     for wrong in ("dopri5", RK4, None):
         with pytest.raises(TypeError, match=r"must be an integrator such as Dopri5"):
             as_torchdiffeq(wrong)
+
+
+def test_solvers_that_print_alike_are_told_apart():
+    x0, methods = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64), []
+    for index in ([0, 0, 1, 1], [0, 1, 2, 3]):
+        solver = PerSegment(torch.tensor(index), Dopri5(1e-3, 1e-5))
+        methods.append((as_torchdiffeq(solver), solver))
+    for method, solver in methods:
+        f = lambda t, x: -(x**2)  # noqa: E731
+        assert torch.equal(torchdiffeq.odeint(f, x0, T, method=method), integrate(f, x0, T, solver).x)
+
+
+def test_a_name_is_forgotten_with_its_last_reference():
+    kept = as_torchdiffeq(RK4(0.125))
+    before = len(SOLVERS)
+    for k in range(1, 50):
+        torchdiffeq.odeint(lambda t, x: -x, X0, T, method=as_torchdiffeq(RK4(1 / k)))
+    assert len(SOLVERS) <= before
+    assert kept in SOLVERS
+    assert as_torchdiffeq(RK4(0.125)) is kept
+
+
+def test_names_from_many_threads():
+    f = lambda t, x: -x  # noqa: E731
+    expected = [integrate(f, X0, T, RK4(1 / k)).x for k in range(1, 9)]
+
+    def solve(n):
+        return torchdiffeq.odeint(f, X0, T, method=as_torchdiffeq(RK4(1 / (n % 8 + 1))))
+
+    with ThreadPoolExecutor(8) as pool:
+        for n, found in enumerate(pool.map(solve, range(160))):
+            assert torch.equal(found, expected[n % 8])

@@ -128,6 +128,29 @@ def test_the_estimate_follows_an_equation_that_gets_stiffer(method):
 
 
 @both
+@pytest.mark.parametrize("dt", [0.1, 0.01])
+@pytest.mark.parametrize("faster", [lambda t, x: 1 + 99 * (t > 0.5), lambda t, x: 1 + x[0] ** 2], ids=["in time", "in the state"])
+def test_fixed_steps_stay_stable_where_the_equation_gets_stiffer_in_one(method, dt, faster):
+    """The spectral radius grows a hundredfold and more; an unstable step would multiply the state by 1e60."""
+    L = path_laplacian(40)
+
+    def f(t, x):
+        return torch.cat((torch.full_like(x[:1], 40.0), -500 * faster(t, x) * (L @ x[1:])))
+
+    x = torch.cat((torch.zeros(1, 1, dtype=torch.float64), bump(40)))
+    final = integrate(f, x, [0.0, 1.0], method(dt=dt)).final
+    assert float(final[1:].abs().max()) <= 1.05 * float(x.abs().max())  # a step that f changes in is not of the scheme's order
+
+
+@both
+def test_a_step_that_no_number_of_stages_makes_stable_is_an_error(method):
+    f = lambda t, x: -4 * torch.exp(x[0] ** 2 + 10 * x[1].abs()) * x + 20  # noqa: E731
+    with pytest.raises(SolveError, match=r"diverged|budget") as caught:
+        integrate(f, torch.tensor([[0.0], [5.0]], dtype=torch.float64), [0.0, 9.0], method(dt=3.0))
+    assert caught.value.status in (Status.DIVERGED, Status.BUDGET)
+
+
+@both
 def test_a_known_radius_spares_the_estimate(method):
     f, x = heat(40, 4000.0), bump(40)
     guessed = integrate(f, x, [0.0, 1.0], method(dt=0.25))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from integrators.integrator import CountedRightHandSide
-from integrators.newton_krylov import NewtonKrylov, NotConverged
-from integrators.solution import Statistics
+from integrators.newton_krylov import NewtonKrylov
+from integrators.solution import NotConverged, Statistics
 from integrators.stage import LinearStages, stage_solver
 
 G = torch.tensor([[-1.0, 2.0], [-2.0, -0.5]], dtype=torch.float64)

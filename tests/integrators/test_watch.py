@@ -55,3 +55,11 @@ def test_without_limits_nothing_ends():
         watch.accepted(stats, float(k), 1.0, 0.0)
     watch.check_clock(0.0)
     assert stats.accepted == 100
+
+
+@pytest.mark.parametrize("name", ["max_steps", "max_seconds"])
+@pytest.mark.parametrize("value", [math.nan, -1, True, None, "5"])
+def test_limits_that_are_none_are_refused(name, value):
+    """NaN would be no limit at all."""
+    with pytest.raises(ValueError, match=rf"{name} must be a number that is not negative, not"):
+        Watch(**{name: value})

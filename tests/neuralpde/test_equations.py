@@ -8,7 +8,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from neuralpde import (
+    ARK324,
+    BDF2,
+    ETDRK2,
+    ETDRK4,
+    SBDF2,
+    SDIRK2,
+    SDIRK3,
     BackwardEuler,
+    CaratheodoryFejer,
+    Checkpointed,
+    CrankNicolson,
+    Direct,
     DirichletEnergy,
     Dopri5,
     Exponential,
@@ -16,7 +27,9 @@ from neuralpde import (
     Law,
     Mass,
     MaximumPrinciple,
+    NewtonKrylov,
     Norm,
+    RadauIIA5,
     Rayleigh,
     combinatorial_laplacian,
     cotangent_laplacian,
@@ -101,6 +114,17 @@ def test_integrators_agree():
     for solver, tolerance in ((Exponential(), 1e-12), (Dopri5(1e-9, 1e-11), 1e-7), (BackwardEuler(1e-3), 2e-3)):
         found = integrate(heat, u0, [0.0, 0.5], solver).x[-1]
         assert float((found - exact).norm()) < tolerance * float(u0.norm()), solver
+
+
+def test_the_exponential_of_heat_backwards_errs_by_round_off_of_what_it_grows_to():
+    laplacian = robust_laplacian(icosphere(2))
+    n, time = laplacian.shape[0], 1.0
+    u0 = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = torch.linalg.matrix_exp(time * (laplacian @ torch.eye(n, dtype=torch.float64))) @ u0
+    solution = integrate(Heat(laplacian), u0, [time, 0.0], Exponential())
+    # One series would err by round-off of e^(norm_bound), 10¹⁵ times more than e^(largest eigenvalue).
+    assert float((solution.final - exact).norm() / exact.norm()) < 1e-11
+    assert solution.stats.nfe > 100
 
 
 def test_linear_part_is_the_equation():
@@ -209,3 +233,63 @@ def test_the_wave_splits_into_drift_and_force():
 def test_constants_must_be_positive(equation, name, value):
     with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
         equation(cotangent_laplacian(icosphere(0)), value)
+
+
+NEWTON = NewtonKrylov(rtol=1e-14)
+IMPLICIT = [BackwardEuler, CrankNicolson, SDIRK2, SDIRK3, BDF2, RadauIIA5]
+LINEAR = {
+    **{method.__name__: lambda g, method=method: method(dt=0.15, gradient=g, newton=NEWTON) for method in IMPLICIT},
+    **{method.__name__: lambda g, method=method: method(dt=0.15, gradient=g) for method in (SBDF2, ARK324, ETDRK2, ETDRK4)},
+}
+EXACT = {"Exponential": lambda g: Exponential(gradient=g)}
+LEARNED = {
+    "heat": (lambda L: Heat(L, 0.7, learn=True), {**LINEAR, **EXACT, "CF": lambda g: CaratheodoryFejer(gradient=g)}),
+    "wave": (lambda L: Wave(L, 0.7, learn=True), {**LINEAR, **EXACT}),
+    "Allen–Cahn": (lambda L: AllenCahn(L, 0.6), LINEAR),
+    "Cahn–Hilliard": (lambda L: CahnHilliard(L, 0.3), LINEAR),
+}
+
+
+@pytest.mark.parametrize(("equation", "solver"), [(name, solver) for name in LEARNED for solver in LEARNED[name][1]])
+def test_every_solver_learns_the_constant_of_every_equation(equation, solver):
+    """The first and second derivative in it, through `linear` and its solves, by central differences; no part is lost."""
+    make, solvers = LEARNED[equation]
+    f = make(cotangent_laplacian(icosphere(0)))
+    (constant,) = (p.requires_grad_() for p in f.parameters())
+    u = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
+    x0 = (u, u.flip(0) ** 2) if equation == "wave" else u
+
+    def slope(gradient, change=0.0, create_graph=False):
+        with torch.no_grad():
+            constant.add_(change)
+        final = both(integrate(f, x0, [0.0, 0.4], solvers[solver](gradient)).final)
+        value = sum((part * torch.sin(3 * u)).sum() for part in final)
+        return value.detach(), torch.autograd.grad(value, constant, create_graph=create_graph)[0]
+
+    h = 1e-5
+    _, first = slope(Direct(), create_graph=True)
+    (second,) = torch.autograd.grad(first, constant)
+    first = first.detach()
+    _, again = slope(Checkpointed(snapshots=2))
+    (right, right_slope), (left, left_slope) = slope(Direct(), h), slope(Direct(), -2 * h)
+    # h² of the third derivative, and round-off of the values divided by h.
+    assert abs(float(first - (right - left) / (2 * h))) <= 1e-7 * (1 + abs(float(first)))
+    assert abs(float(second - (right_slope - left_slope) / (2 * h))) <= 1e-7 * (1 + abs(float(second)))
+    assert abs(float(first - again)) <= 1e-11 * (1 + abs(float(first)))
+
+
+def test_cahn_hilliards_energy_falls_and_its_mass_stays_on_real_meshes(real_mesh):
+    """E(u) = ε²/2 ⟨u, L u⟩ + ¼ ∫ (u² − 1)², from noise, in steps of ε²."""
+    L = robust_laplacian(real_mesh)
+    n, area = L.shape[0], float(L.mass.sum())
+    width = 3 * math.sqrt(area / n)
+    u0 = 0.1 * torch.randn(n, 1, dtype=torch.float64)
+    with torch.no_grad():
+        u = integrate(CahnHilliard(L, width), u0, width**2 * torch.arange(11, dtype=torch.float64), SBDF2(dt=width**2)).x
+        wells = (L.mass[:, None] * (u**2 - 1) ** 2).sum((1, 2)) / 4
+        energy = wells + 0.5 * width**2 * torch.stack([L.inner(v, L @ v).sum() for v in u])
+        mass = (L.mass[:, None] * u).sum((1, 2))
+    assert float(energy.diff().max()) < 0
+    # Round-off of one solve and one sum a step, where the entries reach at most `largest`.
+    largest = float(u.abs().max())
+    assert float((mass - mass[0]).abs().max()) <= 10 * n * roundoff(u.dtype) * largest * area

@@ -19,6 +19,7 @@ from neuralpde import (
     Law,
     Mass,
     Norm,
+    RadauIIA5,
     Rayleigh,
     RightHandSide,
     ScaledDotProduct,
@@ -154,6 +155,17 @@ def test_linear_parts_add_up():
     assert (f * torch.ones(12, 1, dtype=torch.float64)).linear is None
     with pytest.raises(NotImplementedError, match="no common factorisation: use Exponential"):
         integrate(f + f, x, [0.0, 0.1], BackwardEuler(0.1))
+
+
+@pytest.mark.parametrize("i", [-1j, torch.tensor(-1j, dtype=torch.complex128)])
+@pytest.mark.parametrize("solver", [None, Exponential(), RadauIIA5(rtol=1e-9, atol=1e-11)])
+def test_an_imaginary_multiple_of_heat_is_a_schroedinger_equation(i, solver):
+    schroedinger = i * Heat(L)
+    psi = torch.randn(L.shape[0], 2, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    exact = torch.linalg.matrix_exp(0.7j * (L @ torch.eye(L.shape[0], dtype=torch.float64))) @ psi
+    torch.testing.assert_close(integrate(schroedinger, psi, [0.0, 0.7], solver).final, exact, rtol=1e-7, atol=1e-7)
+    assert schroedinger.invariants == ()
+    assert not schroedinger.dissipative
 
 
 def test_on_works_for_a_users_own_class_and_inside_sums():
