@@ -93,8 +93,8 @@ METHODS: dict[str, tuple[float, float, Callable[[float], Methods]]] = {
         1e-3,
         1e-3,
         lambda T: {
-            "Exponential": Exponential(tol=1e-3),
-            "RKC2": RKC2(rtol=1e-2, atol=1e-3),
+            "Exponential": Exponential(tol=7e-3),
+            "RKC2": RKC2(rtol=2e-3, atol=2e-4),
             "Tsit5": Tsit5(rtol=1e-3, atol=1e-5),
         },
     ),

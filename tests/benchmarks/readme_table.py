@@ -1,6 +1,6 @@
 """Print the Markdown tables of a JSON file that a command wrote: python tests/benchmarks/readme_table.py runs/heat/table.json
 
-Understands what `neuralpde run heat`, `neuralpde bench operators` and `neuralpde bench scale` write with --json.
+Understands what `neuralpde run heat` and `neuralpde bench operators|scale|integrators` write with --json.
 """
 
 import json
@@ -16,7 +16,36 @@ def markdown(record: dict) -> str:
     for row in record["rows"]:
         tables.setdefault(row["table"], []).append(row)
     drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale}
-    return "\n\n".join(drawn[name](rows) for name, rows in tables.items() if name in drawn)
+    single = [drawn[name](rows) for name, rows in tables.items() if name in drawn]
+    return "\n\n".join([*single, *races(tables), *overheads(tables)])
+
+
+def races(tables: dict[str, list[dict]]) -> list[str]:
+    """One line an integrator problem: the other libraries' CPU-seconds, ours, and the speed-up."""
+    lines = []
+    for name, rows in tables.items():
+        best = next((row for row in rows if (row["method"], row["metric"]) == ("best", "speedup")), None)
+        if best is None:
+            continue
+        value = {(row["method"], row["metric"]): row for row in rows}
+        winner = best["note"].split(",")[0]
+        theirs = value["torchdiffeq dopri5", "cpu_seconds"]
+        rival = value.get(("torchode dopri5", "cpu_seconds"), {"value": None})["value"]
+        mark = "*" if "extrapolated" in theirs.get("note", "") else ""
+        cells = [f"{theirs['value']:,.3g}{mark}", "–" if rival is None else f"{rival:,.3g}{mark}", f"`{winner}`"]
+        cells += [f"{value[winner, 'cpu_seconds']['value']:.3g}", f"{value[winner, 'error']['value']:.1e}"]
+        lines.append([name, *cells, f"{best['value']:,.0f}"])
+    header = ["CPU-seconds", "torchdiffeq dopri5", "torchode dopri5", "best of ours", "s", "its error", "torchdiffeq / ours"]
+    return [table(header, lines)] if lines else []
+
+
+def overheads(tables: dict[str, list[dict]]) -> list[str]:
+    """The ratios of `overhead-…`, one line each."""
+    lines = []
+    for name, rows in tables.items():
+        if name.startswith("overhead"):
+            lines += [[name, row["metric"], row["baseline"], f"{row['value']:.2f}"] for row in rows if row["unit"] == "ratio"]
+    return [table(["own `Dopri5`", "ratio", "against", ""], lines)] if lines else []
 
 
 def heat(rows: list[dict]) -> str:

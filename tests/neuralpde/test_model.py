@@ -97,7 +97,7 @@ class RealPart(nn.Module):
 
 def test_adjoint_warns_on_diffusion():
     model = NeuralPDE(Heat(robust_laplacian(icosphere(0)), learn=True), Dopri5(gradient=Adjoint()))
-    with pytest.warns(SolverWarning, match=r"prefer gradient=Direct\(\)"):
+    with pytest.warns(SolverWarning, match=r"prefer gradient=Checkpointed\(\)"):
         model(torch.randn(12, 1, dtype=torch.float64), [0.0, 0.01])
 
 
