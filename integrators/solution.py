@@ -46,8 +46,9 @@ class Statistics:
 
     `nfe_backward` counts the evaluations of the backward pass and grows when `.backward()` runs: those of an adjoint
     equation, or those that a checkpointed gradient repeats; with `Direct` it stays zero. `nvp` counts the products with the
-    Jacobian or its transpose, `solves` the linear solves and `factorizations` the matrices that a solver asked to have
-    factored (a `LinearPart` that remembers its factors may have had one already).
+    Jacobian or its transpose (each evaluates f inside, which NFE does not count again), `solves` the linear solves and
+    `factorizations` the matrices that a solver asked to have factored (a `LinearPart` that remembers its factors may have
+    had one already).
 
     Attributes:
         reason: one line on which solver was chosen and why; empty if the caller chose.

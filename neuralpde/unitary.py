@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -108,13 +109,22 @@ class _UnitaryPart:
         return self.flow.laplacian.norm_bound(), 0.0 if gamma is None else float(gamma.detach())
 
     def exponential(self, h: Tensor | float, x: Tensor, tolerance: float | None = None) -> Tensor:
-        """exp(hG) x, by one recurrence in A for all channels."""
-        result: Tensor = self._propagator(h, tolerance)(x)
-        return result
+        """exp(hG) x, by one recurrence in A for all channels; backwards, where dissipation makes it grow, by several."""
+        pieces = self._pieces(h)
+        propagator = self._propagator(h / pieces, tolerance)
+        for _ in range(pieces):
+            x = propagator(x)
+        return x
 
     def exponential_products(self, h: Tensor | float, tolerance: float | None = None) -> int:
         """The number of products with A that `exponential` takes."""
-        return self._propagator(h, tolerance).degree
+        pieces = self._pieces(h)
+        return pieces * self._propagator(h / pieces, tolerance).degree
+
+    def _pieces(self, h: Tensor | float) -> int:
+        # A series errs by e^(|h|γb) for a bound b of the spectrum, but x may grow by less: short pieces keep the two close.
+        largest, gamma = self._rate()
+        return max(1, math.ceil(-float(torch.as_tensor(h).detach()) * gamma * largest / 8))
 
     def _propagator(self, h: Tensor | float, tolerance: float | None) -> UnitaryExponential:
         flow, gamma = self.flow, self.flow.dissipation
