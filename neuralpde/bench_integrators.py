@@ -212,7 +212,7 @@ def bench_integrators(settings: IntegratorBench) -> list[Row]:
             _show(console, contest.table, found)
             rows.extend(found)
     if not settings.only or any("overhead".startswith(name) or name.startswith("overhead") for name in settings.only):
-        found = overhead_rows(settings.repeats)
+        found = overhead_rows(5 * settings.repeats)
         for name in dict.fromkeys(row.table for row in found):
             _show(console, name, [row for row in found if row.table == name])
         rows.extend(found)
@@ -238,7 +238,9 @@ def contests(settings: IntegratorBench) -> list[Contest]:
 
 
 def _show(console: Console, name: str, rows: list[Row]) -> None:
-    """A row a method, a column a metric, and the notes below."""
+    """A row a method, a column a metric; the ratios of a single method, and the notes, below."""
+    ratios = [row for row in rows if row.unit == "ratio" and row.method != "best"]
+    rows = [row for row in rows if row not in ratios]
     metrics = list(dict.fromkeys(row.metric for row in rows))
     table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("method", no_wrap=True)
@@ -250,6 +252,9 @@ def _show(console: Console, name: str, rows: list[Row]) -> None:
         table.add_row(method, *(_number(own[metric].value) if metric in own else "" for metric in metrics))
         notes.update(dict.fromkeys(f"{method}: {row.note}" for row in own.values() if row.note))
     console.print(table)
+    for row in ratios:
+        note = f" ({row.note})" if row.note else ""
+        console.print(f"  {row.method}: {row.metric} {_number(row.value)} against {row.baseline}{note}")
     for note in notes:
         console.print(f"  {note}", style="dim")
 

@@ -31,7 +31,7 @@ METHODS: dict[str, tuple[float, float, Callable[[float], Methods]]] = {
             "Exponential": Exponential(tol=5e-4),
             "RadauIIA5": RadauIIA5(dt=T / 3),
             "SDIRK3": SDIRK3(dt=T / 10),
-            "RKC2": RKC2(rtol=3e-3, atol=3e-4),
+            "RKC2": RKC2(rtol=1e-3, atol=1e-4),
         },
     ),
     "heat-1e-6": (
@@ -75,8 +75,8 @@ METHODS: dict[str, tuple[float, float, Callable[[float], Methods]]] = {
         1e-6,
         1e-6,
         lambda T: {
-            "ARK324": ARK324(rtol=1e-5, atol=1e-7),
-            "SBDF2": SBDF2(dt=T / 6000),
+            "ARK324": ARK324(rtol=1.3e-5, atol=1.3e-7),
+            "SBDF2": SBDF2(dt=T / 12000),
             "ETDRK4": ETDRK4(dt=T / 320),
         },
     ),
@@ -93,8 +93,8 @@ METHODS: dict[str, tuple[float, float, Callable[[float], Methods]]] = {
         1e-3,
         1e-3,
         lambda T: {
-            "Exponential": Exponential(tol=7e-3),
-            "RKC2": RKC2(rtol=2e-3, atol=2e-4),
+            "Exponential": Exponential(tol=5e-3),
+            "RKC2": RKC2(rtol=1e-3, atol=1e-4),
             "Tsit5": Tsit5(rtol=1e-3, atol=1e-5),
         },
     ),
