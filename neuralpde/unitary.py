@@ -128,6 +128,9 @@ class _UnitaryPart:
 
     def _propagator(self, h: Tensor | float, tolerance: float | None) -> UnitaryExponential:
         flow, gamma = self.flow, self.flow.dissipation
+        if tolerance is None:
+            # A cut tail is the same in every step and adds up; round-off is not and does not.
+            tolerance = torch.finfo(flow.laplacian.dtype).eps / 4
         # One that carries a gradient belongs to one step; without, steps of one length share it while nothing is learned.
         plain = not (torch.is_grad_enabled() or isinstance(h, Tensor))
         now = (h, tolerance, self._rate(), flow.mixing.V.detach().clone()) if plain else None
