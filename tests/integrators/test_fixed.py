@@ -208,7 +208,7 @@ def test_a_scheme_is_one_method():
 
 def test_a_scheme_without_a_step_says_what_is_missing():
     class Nothing(FixedStep):
-        pass
+        """No scheme at all."""
 
     with pytest.raises(NotImplementedError, match="Nothing must define step"):
         integrate(lambda t, x: -x, X0, [0.0, 1.0], Nothing(dt=0.1))
