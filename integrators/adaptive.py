@@ -123,6 +123,7 @@ class Adaptive(Method):
                     inside.append((output, 1.0 if s == arrived else (s - t) / h))
                     output += 1
                 watch.accepted(stats, t, h, (arrived - ends[0]) / whole)
+                watch.see(arrived, trial.carry[0])
                 stats.error_estimate = max(ratio, stats.error_estimate or 0.0)
                 yield (Step(t, h, before, None, tuple(inside)) if inside else step), carry, trial
                 growth = self.controller.factor(ratio, self.error_order, *ratios)

@@ -174,6 +174,7 @@ class Solve:
         self.crossed: set[int] = set()
         self.rows = [self.packing.pack(x0)]
         self.see: Callable[[float, Tensor], None] | None = None
+        self.shown = self.clock.outputs[0]
 
     def run(self) -> Solution:
         clock, x = self.clock, self.rows[0]
@@ -265,9 +266,12 @@ class Solve:
             return packed.new_tensor(max(sizes) if all(map(math.isfinite, sizes)) else 1e10)
 
     def look(self, t: float, packed: Tensor) -> None:
-        """Show the start of a step to who watches the solve."""
+        """Show the start of a step to who watches the solve, and to its monitor once."""
         if self.see is not None:
             self.see(t, packed)
+        if self.watch.monitor is not None and t != self.shown:
+            self.watch.see(t, self.packing.unpack(packed))
+            self.shown = t
 
     def accept(self, knot: Knot, length: float) -> None:
         """Count a step, and keep its start if an output time lies in it or any may be asked for."""

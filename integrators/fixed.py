@@ -74,6 +74,7 @@ class FixedStep(Method):
                     require_finite(unchecked, trial.carry[0], stats, f)
                     unchecked.clear()
                 watch.accepted(stats, t, h, (t + h - marks[0]) / whole)
+                watch.see(b if last else t + h, trial.carry[0])
                 yield step, carry, trial
                 carry, before = trial.carry, h
 

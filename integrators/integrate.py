@@ -14,7 +14,7 @@ from integrators.integrator import Evaluate, Integrator
 from integrators.progress import Bar
 from integrators.solution import Solution, SolveError, State
 from integrators.state import check_state, parts_of
-from integrators.watch import Watch
+from integrators.watch import Observer, Watch
 
 
 def integrate(
@@ -27,6 +27,7 @@ def integrate(
     jumps: Iterable[float] = (),
     dense: bool = False,
     history: bool = False,
+    monitor: Observer | None = None,
     max_steps: float = math.inf,
     max_seconds: float = math.inf,
     progress: bool = False,
@@ -42,6 +43,8 @@ def integrate(
         jumps: times at which f is discontinuous; a step ends at each, and f is asked on its own side of it, at the ends of t too.
         dense: let `Solution.at(s)` give x at any time of the solve.
         history: keep (t, h) of every step in `stats.history`.
+        monitor: is shown the state after every step and may end the solve, as `Monitor(f, tolerance=1e-6)` does where an
+            invariant of f is broken.
         max_steps, max_seconds: limits of the forward solve; a SolveError keeps what was reached.
         progress: show a bar on standard error.
 
@@ -49,7 +52,7 @@ def integrate(
         Solution: `.t` (T,), `.x` (T, ..., n, c), `.stats`, `.status`.
 
     Raises:
-        SolveError: the solve diverged, or spent a budget; `.solution` keeps what was computed.
+        SolveError: the solve diverged, spent a budget, or was stopped by its monitor; `.solution` keeps what was computed.
         ValueError, TypeError: input that no solver could use.
     """
     if not callable(f):
@@ -59,7 +62,8 @@ def integrate(
         raise TypeError(f"solver must be an integrator such as Dopri5(rtol=1e-6), not {solver!r}")
     check_state(x0, "x0")
     times = check_times(t, parts_of(x0)[0].device)
-    watch = Watch(max_steps, max_seconds, check_jumps(jumps), dense, history)
+    watch = Watch(max_steps, max_seconds, check_jumps(jumps), dense, history, monitor)
+    watch.begin(float(times[0].detach()), x0)
     try:
         with Bar(type(f).__name__) if progress else nullcontext() as watch.bar:
             solution = solver.solve(f, x0, times, watch)

@@ -167,6 +167,7 @@ class Rounds(Method):
                 trial = self.settle(step, made)
             reached = float(clock.sign * (clock.sign * step.arrivals).min())
             watch.accepted(rounds, now, step.h, (reached - origin) / whole)
+            watch.see(reached, trial.carry[0])
             jumped = pace.move(good, ratio)
             pace.write(stats)
             stats.error_estimate = max(float(ratio[good].max()), stats.error_estimate or 0.0)

@@ -21,6 +21,7 @@ class Status(Enum):
     BUDGET = "evaluation budget spent"
     STEPS = "step limit reached"
     SECONDS = "time limit reached"
+    MONITOR = "stopped by its monitor"
     INTERRUPTED = "interrupted"
 
 

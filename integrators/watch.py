@@ -1,13 +1,31 @@
-"""What accompanies a solve: limits, jumps of the right-hand side, the progress bar, and what to keep."""
+"""What accompanies a solve: limits, jumps of the right-hand side, a monitor, the progress bar, and what to keep."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from integrators.solution import SolveError, Statistics, Status
+import torch
+
+from integrators.solution import SolveError, State, Statistics, Status
+from integrators.state import state_map
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Something that looks at a solve while it runs, and may end it by raising a SolveError with `Status.MONITOR`.
+
+    What it is shown carries no gradient and must not be written into. With `PerSample` and `PerSegment`, t is the time of the
+    slowest sample.
+    """
+
+    def begin(self, t: float, x: State) -> None:
+        """A solve begins at x(t)."""
+
+    def see(self, t: float, x: State) -> None:
+        """An accepted step has reached x(t)."""
 
 
 @dataclass
@@ -20,6 +38,7 @@ class Watch:
         jumps: times at which f is discontinuous; every solver ends a step there and starts anew.
         dense: keep what `Solution.at` needs.
         history: keep (t, h) of every accepted step.
+        monitor: is shown the state after each accepted step.
         bar: something with `reach(fraction)`, called after each accepted step.
     """
 
@@ -28,6 +47,7 @@ class Watch:
     jumps: tuple[float, ...] = ()
     dense: bool = False
     history: bool = False
+    monitor: Observer | None = None
     bar: Any = None
     began: float = field(default_factory=time.monotonic)
 
@@ -35,6 +55,20 @@ class Watch:
         for name, value in (("max_steps", self.max_steps), ("max_seconds", self.max_seconds)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
                 raise ValueError(f"{name} must be a number that is not negative, not {value!r}")
+        if self.monitor is not None and not isinstance(self.monitor, Observer):
+            raise TypeError(f"monitor must offer begin(t, x) and see(t, x), as Monitor(f) does, not {self.monitor!r}")
+
+    def begin(self, t: float, x: State) -> None:
+        """Show the start to the monitor."""
+        if self.monitor is not None:
+            with torch.no_grad():
+                self.monitor.begin(t, state_map(torch.Tensor.detach, x))
+
+    def see(self, t: float, x: State) -> None:
+        """Show the state after an accepted step to the monitor."""
+        if self.monitor is not None:
+            with torch.no_grad():
+                self.monitor.see(t, state_map(torch.Tensor.detach, x))
 
     def check_clock(self, now: float) -> None:
         """Raise SolveError once the seconds are spent."""

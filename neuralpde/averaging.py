@@ -72,7 +72,7 @@ class AveragingPart:
         return 2.0 * float(self.rate.detach())
 
     def solve(self, shift: Tensor, b: Tensor) -> Tensor:
-        s = torch.as_tensor(shift) * self.rate
+        s = shift * self.rate
         n = self.average.shape[0]
         index = torch.arange(n, device=b.device)
         identity = SparseOperator.from_entries(index, index, torch.ones(n, dtype=self.average.dtype, device=b.device), (n, n))

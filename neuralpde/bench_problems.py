@@ -18,8 +18,10 @@ from torch import Tensor
 from integrators import ETDRK4, Integrator, SolverWarning, State, Tsit5, integrate
 from integrators.state import parts_of
 from neuralpde.averaging import Averaging
-from neuralpde.equations import AllenCahn, CahnHilliard, Heat, Wave
+from neuralpde.heat import Heat
+from neuralpde.phase_field import AllenCahn, CahnHilliard
 from neuralpde.rhs import RightHandSide
+from neuralpde.waves import Wave
 from operators import Laplacian, PointCloud, ScaledDotProduct, cotangent_laplacian, random_walk_laplacian, torus
 
 

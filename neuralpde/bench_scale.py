@@ -21,8 +21,8 @@ from rich.table import Table
 
 from integrators import BackwardEuler, integrate
 from neuralpde.bench import Row, machine, write_rows
-from neuralpde.equations import Heat
 from neuralpde.files import RunFolderError
+from neuralpde.heat import Heat
 from operators import bumpy, load_mesh, robust_laplacian, torus
 
 STAGES = ("load and validate", "robust Laplacian", "factor and step", "gradient")

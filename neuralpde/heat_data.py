@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from integrators import BackwardEuler, integrate
-from neuralpde.equations import Heat
 from neuralpde.files import RunFolderError, read_tensors, write_tensors
+from neuralpde.heat import Heat
 from operators import Laplacian, TriangleMesh, cotangent_laplacian, robust_laplacian
 
 FRAMES = 201

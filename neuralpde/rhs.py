@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import cmath
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from integrators import LinearPart, State
 from integrators.state import state_map
 from neuralpde.invariants import Invariant, Law
+from neuralpde.symmetry import Symmetry
 from operators import Movable
 
 Function = Callable[[Tensor, Any], Any]
+M = TypeVar("M", bound=nn.Module)
 
 
 class RightHandSide(Movable):
@@ -50,9 +53,18 @@ class RightHandSide(Movable):
         return ()
 
     @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """The motions of the domain with which the flow commutes: f.on(moved domain)(t, moved x) = moved f(t, x)."""
+        return ()
+
+    @property
     def linear(self) -> LinearPart | None:
         """The linear part G as an operator, the whole right-hand side if `nonlinear` is None; or None."""
         return None
+
+    def frozen(self) -> Self:
+        """The same right-hand side as it is now: its parameters' values, without gradients; later training does not reach it."""
+        return _frozen(self)
 
     @property
     def dissipative(self) -> bool:
@@ -86,6 +98,19 @@ def as_right_hand_side(f: Function) -> RightHandSide:
     return FromFunction(f)
 
 
+def _frozen(module: M) -> M:
+    view = copy.copy(module)
+    view.__dict__ = dict(module.__dict__)
+    view._modules = {name: None if child is None else _frozen(child) for name, child in module._modules.items()}
+    # Still parameters, so that state_dict and .to stay the same.
+    view._parameters = {
+        name: None if p is None else nn.Parameter(p.detach().clone(), requires_grad=False)
+        for name, p in module._parameters.items()
+    }
+    view._buffers = {name: None if b is None else b.detach() for name, b in module._buffers.items()}
+    return view
+
+
 class FromFunction(RightHandSide):
     """A plain function or module of (t, x) as a right-hand side."""
 
@@ -98,7 +123,7 @@ class FromFunction(RightHandSide):
 
 
 class Sum(RightHandSide):
-    """f₁ + f₂: keeps an invariant only if both declare it under a law that adds up."""
+    """f₁ + f₂: keeps an invariant or a symmetry only if both declare it, and the laws add up."""
 
     def __init__(self, *terms: RightHandSide) -> None:
         super().__init__()
@@ -124,13 +149,28 @@ class Sum(RightHandSide):
             # dI/dt is linear in f for a fixed I, so signs and zeros add up; a quotient such as R does too.
             if all(twin is not None for twin in twins):
                 laws = [invariant.law, *(twin.law for twin in twins if twin is not None)]
-                law = Law.CONSERVED if all(law is Law.CONSERVED for law in laws) else Law.NON_INCREASING
-                common.append(invariant.under(law))
+                one_sided = set(laws) - {Law.CONSERVED}
+                if len(one_sided) < 2:
+                    common.append(invariant.under(one_sided.pop() if one_sided else Law.CONSERVED))
         return tuple(common)
 
     @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        first, *others = [term.symmetries for term in self.summands]
+        return tuple(symmetry for symmetry in first if all(symmetry in other for other in others))
+
+    @property
     def linear(self) -> LinearPart | None:
-        parts = [part for term in self.summands if (part := term.linear) is not None]
+        parts: list[Any] = []
+        for part in [part for term in self.summands if (part := term.linear) is not None]:
+            for k, known in enumerate(parts):
+                plus = getattr(known, "plus", None)
+                both = None if plus is None else plus(part)
+                if both is not None:
+                    parts[k] = both
+                    break
+            else:
+                parts.append(part)
         if len(parts) < 2:
             return parts[0] if parts else None
         return SumOfLinear(parts)
@@ -171,10 +211,15 @@ class Scaled(RightHandSide):
             isinstance(self.coefficient, Tensor) and (self.coefficient.numel() != 1 or self.coefficient.is_complex())
         ):
             return ()
-        # A learned coefficient may change its sign, so only a fixed positive one keeps a one-sided law.
-        if isinstance(self.coefficient, float) and self.coefficient >= 0:
-            return declared
+        # A tensor's sign may change, so only a number keeps a one-sided law.
+        if isinstance(self.coefficient, float):
+            return declared if self.coefficient >= 0 else tuple(i.under(i.law.reversed) for i in declared)
         return tuple(invariant for invariant in declared if invariant.law is Law.CONSERVED)
+
+    @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        one = not isinstance(self.coefficient, Tensor) or self.coefficient.numel() == 1
+        return self.rhs.symmetries if one else ()
 
     @property
     def linear(self) -> LinearPart | None:
@@ -182,8 +227,13 @@ class Scaled(RightHandSide):
         scalar = not isinstance(self.coefficient, Tensor) or self.coefficient.numel() == 1
         if part is None or not scalar:
             return None
+        real = not torch.as_tensor(self.coefficient).is_complex()
+        times = getattr(part, "times", None)
+        if times is not None and real:
+            made: LinearPart = times(self.coefficient.reshape(()) if isinstance(self.coefficient, Tensor) else self.coefficient)
+            return made
         # A flow of G's own takes real times.
-        own_flow = hasattr(part, "exponential") and not torch.as_tensor(self.coefficient).is_complex()
+        own_flow = hasattr(part, "exponential") and real
         return (ScaledExactFlow if own_flow else ScaledLinear)(self.coefficient, part)
 
     @property
@@ -216,10 +266,11 @@ class ScaledLinear:
         return state_map(lambda part: self.coefficient * part, self.part @ x)
 
     def norm_bound(self) -> float:
-        return float(torch.as_tensor(self.coefficient).detach().abs()) * float(self.part.norm_bound())
+        c = self.coefficient.detach() if isinstance(self.coefficient, Tensor) else self.coefficient
+        return float(abs(c)) * float(self.part.norm_bound())
 
     def solve(self, shift: Tensor, b: Any) -> Any:
-        return self.part.solve(torch.as_tensor(shift) * self.coefficient, b)
+        return self.part.solve(shift * self.coefficient, b)
 
 
 class ScaledExactFlow(ScaledLinear):
@@ -236,7 +287,7 @@ class ScaledExactFlow(ScaledLinear):
 
 
 class SumOfLinear:
-    """G₁ + G₂ + ..., of linear parts."""
+    """G₁ + G₂ + ..., of linear parts that do not merge: a part may offer `plus(other)`, the sum as one part or None."""
 
     def __init__(self, parts: list[LinearPart]) -> None:
         self.parts = parts
@@ -249,8 +300,8 @@ class SumOfLinear:
 
     def solve(self, shift: Tensor, b: Any) -> Any:
         raise NotImplementedError(
-            "a sum of linear right-hand sides has no common factorisation: use Exponential or an explicit integrator, "
-            "or build one operator from the sum"
+            "this sum of linear right-hand sides has no common factorisation: use Exponential or an explicit solver, or build "
+            "one operator from the sum (diffusions and decays with the same masses merge by themselves)"
         )
 
 

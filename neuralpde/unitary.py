@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from integrators import LinearPart
-from neuralpde.equations import diffusion_invariants
+from neuralpde.heat import diffusion_invariants
 from neuralpde.invariants import DirichletEnergy, Invariant, Law, Mass, Norm, Rayleigh
 from neuralpde.rhs import RightHandSide
 from operators import Laplacian, SkewHermitian, UnitaryGenerator

@@ -62,7 +62,10 @@ class Grid(Domain):
         sizes = tuple(int(n) for n in sizes)
         if math.prod(sizes) > MOST_NODES:
             raise DomainError(f"a grid of shape {sizes} has {math.prod(sizes)} nodes, over the limit of {MOST_NODES}")
-        steps = spacing if isinstance(spacing, Tensor) else as_tensor(spacing, "spacing").to(dtype)
+        steps = as_tensor(spacing, "spacing")
+        if not isinstance(spacing, Tensor):
+            # Not through the default dtype: 0.05 would become 0.0500000007.
+            steps = torch.as_tensor(spacing, dtype=torch.float64).to(dtype)
         if steps.ndim == 0:
             steps = steps.expand(len(sizes)).clone()
         ends = (boundary,) * len(sizes) if isinstance(boundary, Boundary) else tuple(boundary)

@@ -195,8 +195,7 @@ class SparseOperator(Operator):
             return NotImplemented
         if self.shape != other.shape or real_dtype(self.dtype) != real_dtype(other.dtype):
             raise DomainError(f"operators of {self.shape}, {self.dtype} and {other.shape}, {other.dtype} have no sum")
-        dtype = torch.promote_types(self.dtype, other.dtype)
-        one, two = self.values.to(dtype), other.values.to(dtype)
+        one, two = self.values, other.values
         mine, its = self.pattern, other.pattern
         if mine is its or (torch.equal(mine.row, its.row) and torch.equal(mine.col, its.col)):
             return SparseOperator(mine, one + two)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from integrators.state import parts_of
 from neuralpde import (
     BackwardEuler,
     BeltramiFlow,
@@ -18,10 +19,13 @@ from neuralpde import (
     Laplacian,
     Law,
     Mass,
+    MaximumPrinciple,
     Norm,
+    Permutation,
     RadauIIA5,
     Rayleigh,
     RightHandSide,
+    RigidMotion,
     ScaledDotProduct,
     UnitaryFlow,
     as_right_hand_side,
@@ -30,7 +34,17 @@ from neuralpde import (
     robust_laplacian,
     torus,
 )
+from neuralpde.acoustics import Acoustics
+from neuralpde.averaging import Averaging
+from neuralpde.coupled import Coupled
+from neuralpde.dirichlet import Dirichlet
+from neuralpde.kuramoto_sivashinsky import KuramotoSivashinsky
+from neuralpde.phase_field import CahnHilliard
+from neuralpde.schroedinger import Schroedinger
+from neuralpde.sources import Decay
 from neuralpde.testing import assert_within, fields
+from neuralpde.transport import Advection
+from neuralpde.waves import Wave
 
 NOW = torch.zeros((), dtype=torch.float64)
 L = robust_laplacian(icosphere(0))
@@ -91,6 +105,7 @@ HEAT = {
     Mass: Law.CONSERVED,
 }
 STRICT = dict.fromkeys(HEAT, Law.CONSERVED)
+BACKWARDS = {quantity: law.reversed for quantity, law in HEAT.items()}
 
 
 def test_invariants_of_sums():
@@ -101,23 +116,24 @@ def test_invariants_of_sums():
     assert laws(heat + strict) == laws(strict + heat) == HEAT
     assert laws(heat - heat) == laws(heat - Heat(L, 2.0)) == {Mass: Law.CONSERVED}
     assert laws(strict - strict) == STRICT
-    # The same quantity measured with another operator is another quantity.
-    assert laws(heat + Heat(robust_laplacian(icosphere(0)))) == {}
+    # Another operator of the same masses measures the same norm and mass, but another energy.
+    assert laws(heat + Heat(robust_laplacian(icosphere(0)))) == {Norm: Law.NON_INCREASING, Mass: Law.CONSERVED}
+    assert laws(heat + Heat(robust_laplacian(icosphere(0, 2.0)))) == {}
     assert laws(heat + (lambda t, x: x)) == laws(heat + Growth(L)) == {}
 
 
 def test_invariants_of_multiples():
     heat, strict = Heat(L), UnitaryFlow(L, 2)
     assert laws(3.0 * heat) == laws(0.0 * heat) == HEAT
-    assert laws(-heat) == laws(-1.0 * heat) == {Mass: Law.CONSERVED}
+    assert laws(-heat) == laws(-1.0 * heat) == BACKWARDS
     assert laws(-strict) == laws(torch.tensor(-2.0) * strict) == STRICT
-    assert laws(-1.0 * (-heat)) == {Mass: Law.CONSERVED}
+    assert laws(-1.0 * (-heat)) == laws(-1.0 * (2.0 * -heat)) == HEAT
     # The sign of a learned coefficient is not known, and one for each node is another equation.
     learned = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
     assert laws(heat * learned) == {Mass: Law.CONSERVED}
     assert laws(heat * torch.ones(12, 1, dtype=torch.float64)) == {}
     attention = BeltramiFlow(ScaledDotProduct(L, 1))
-    assert laws(-attention) == {}
+    assert laws(-attention) == {MaximumPrinciple: Law.NON_DECREASING}
     assert len((2.0 * attention).invariants) == 1
     assert not (-heat).dissipative
     assert (heat + strict).dissipative
@@ -138,6 +154,45 @@ def test_declared_laws_of_combinations_hold(c):
     assert Norm(L, Law.NON_INCREASING).violation(grown) > 0.1
 
 
+def linear_parts():
+    n = L.shape[0]
+    third, field = torch.full((n, 1), 1 / 3, dtype=torch.float64), 0.3 + torch.rand(n, 1, dtype=torch.float64)
+    return {
+        "heat": Heat(L, 0.3),
+        "heat, decay": Heat(L, 0.3) + Decay(L, 0.7),
+        "plain numbers": Decay(L, 0.0) + Heat(L, field),
+        "wave": Wave(L, 1.3),
+        "damped wave": Wave(L, 1.3, damping=0.2),
+        "acoustics": Acoustics(L, 1.3),
+        "Schrödinger": Schroedinger(L, 0.7, potential=0.3),
+        "Cahn and Hilliard": CahnHilliard(L, 0.3),
+        "Cahn and Hilliard, stabilised": CahnHilliard(L, 0.3, stabilization=2.0),
+        "Kuramoto and Sivashinsky": KuramotoSivashinsky(L),
+        "advection": Advection(icosphere(0), torch.tensor([[0.3, 0.1, 0.2]], dtype=torch.float64)),
+        "multiple": 0.3 * Wave(L, 1.3),
+        "system": Coupled(u=Heat(L, 0.3), v=Decay(L, 0.2)),
+        "held": Dirichlet(Heat(L, 0.3), [0, 5]),
+        "average": Averaging(ScaledDotProduct(L, 1)(third)),
+    }
+
+
+@pytest.mark.parametrize("name", linear_parts())
+@pytest.mark.parametrize("shift", [0.1, 0, 0.1 + 0.2j])
+def test_a_plain_number_is_the_same_shift_as_a_tensor_of_double_precision(name, shift):
+    """Not rounded through single precision, where y would err by 1e-9 and more."""
+    part = linear_parts()[name].linear
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None].cos()
+    if name == "acoustics":
+        x = (x, torch.linspace(-1, 1, L.stiffness.pattern.nnz // 2 - 6, dtype=torch.float64)[:, None])
+    elif name in ("wave", "damped wave", "multiple", "system"):
+        x = (x, x.flip(0) ** 2)
+    elif name == "Schrödinger":
+        x = x + 0.5j * x**2
+    exact = torch.tensor(shift, dtype=torch.complex128 if isinstance(shift, complex) else torch.float64)
+    for found, expected in zip(parts_of(part.solve(shift, x)), parts_of(part.solve(exact, x)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
 def test_linear_parts_add_up():
     x = torch.randn(12, 2, dtype=torch.float64)
     f, g = Heat(L, 0.5), UnitaryFlow(L, 2)
@@ -154,7 +209,7 @@ def test_linear_parts_add_up():
     torch.testing.assert_close(mixed.linear @ x + mixed.nonlinear(NOW, x), mixed(NOW, x))
     assert (f * torch.ones(12, 1, dtype=torch.float64)).linear is None
     with pytest.raises(NotImplementedError, match="no common factorisation: use Exponential"):
-        integrate(f + f, x, [0.0, 0.1], BackwardEuler(0.1))
+        integrate(f + g, x, [0.0, 0.1], BackwardEuler(0.1))
 
 
 @pytest.mark.parametrize("i", [-1j, torch.tensor(-1j, dtype=torch.complex128)])
@@ -197,9 +252,7 @@ def test_a_module_is_a_right_hand_side_too():
             return -x
 
     x = torch.ones(3, 1, dtype=torch.float64)
-    assert float(integrate(as_right_hand_side(Decay()), x, [0.0, 1.0]).x[-1, 0, 0]) == pytest.approx(
-        math.exp(-1), rel=1e-5
-    )
+    assert float(integrate(as_right_hand_side(Decay()), x, [0.0, 1.0]).x[-1, 0, 0]) == pytest.approx(math.exp(-1), rel=1e-5)
     heat = Heat(L)
     assert as_right_hand_side(heat) is heat
 
@@ -212,3 +265,129 @@ def test_refusals_name_the_cure():
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="a coefficient must be finite"):
             bad * Heat(L)
+
+
+LAWS = {quantity: st.sampled_from([None, *Law]) for quantity in (Norm, Mass, DirichletEnergy)}
+
+
+class Declares(RightHandSide):
+    """0, which has every law there is, with those that it is told to declare."""
+
+    def __init__(self, laws: dict, laplacian: Laplacian = L) -> None:
+        super().__init__()
+        self.laplacian = laplacian
+        self.laws = laws
+
+    @property
+    def invariants(self):
+        return tuple(quantity(self.laplacian, law) for quantity, law in self.laws.items() if law is not None)
+
+    def forward(self, t, x):
+        return 0 * x
+
+
+def added(one, other):
+    """The law of the sum of two rates of change, each zero, ≤ 0, ≥ 0 or anything."""
+    if one is None or other is None:
+        return None
+    one_sided = {one, other} - {Law.CONSERVED}
+    return None if len(one_sided) == 2 else next(iter(one_sided), Law.CONSERVED)
+
+
+@given(a=st.fixed_dictionaries(LAWS), b=st.fixed_dictionaries(LAWS), c=st.fixed_dictionaries(LAWS), factor=st.floats(-3, 3))
+def test_composition_keeps_what_is_provable_and_nothing_else(a, b, c, factor):
+    f, g, h = Declares(a), Declares(b), Declares(c)
+    both = {q: law for q in a if (law := added(a[q], b[q])) is not None}
+    assert laws(f + g) == laws(g + f) == both
+    three = {q: law for q in a if (law := added(added(a[q], b[q]), c[q])) is not None}
+    assert laws(f + g + h) == laws(f + (g + h)) == three
+    less = {q: added(a[q], None if b[q] is None else b[q].reversed) for q in a}
+    assert laws(f - g) == {q: law for q, law in less.items() if law is not None}
+    scaled = {q: law if factor >= 0 else law.reversed for q, law in a.items() if law is not None}
+    assert laws(factor * f) == scaled
+    assert laws(factor * (f + g)) == {q: law if factor >= 0 else law.reversed for q, law in both.items()}
+    # Of a learned factor the sign is not known.
+    learned = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
+    assert laws(learned * f) == {q: law for q, law in a.items() if law is Law.CONSERVED}
+    assert (f + g).dissipative == (Law.NON_INCREASING in both.values())
+
+
+def test_symmetries_of_combinations():
+    heat, aware = Heat(L), Declares({})
+    assert Permutation() in heat.symmetries
+    assert RigidMotion() in heat.symmetries
+    for rhs in (heat + heat, 2.0 * heat, -heat, heat * nn.Parameter(torch.tensor(2.0).double()), 1j * heat):
+        assert set(rhs.symmetries) == set(heat.symmetries)
+    for rhs in (heat + aware, heat + (lambda t, x: x), heat * torch.ones(12, 1).double(), as_right_hand_side(lambda t, x: x)):
+        assert rhs.symmetries == ()
+
+
+def test_a_frozen_right_hand_side_is_what_it_was():
+    weight = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+    inner = nn.Linear(2, 2, dtype=torch.float64)
+    f = weight * Heat(L, 0.5, learn=True) + Growth(L) + as_right_hand_side(Activated(inner))
+    x = torch.randn(12, 2, dtype=torch.float64)
+    still, before = f.frozen(), f(NOW, x).detach()
+    assert torch.equal(still(NOW, x), before)
+    assert not still(NOW, x).requires_grad
+    assert still.state_dict().keys() == f.state_dict().keys()
+    assert not any(p.requires_grad for p in still.parameters())
+    assert not {id(p) for p in still.parameters()} & {id(p) for p in f.parameters()}
+    with torch.no_grad():
+        for p in f.parameters():
+            p.add_(1.0)
+    assert torch.equal(still(NOW, x), before)
+    assert not torch.allclose(f(NOW, x), before)
+    # The original still learns, and so does the field.
+    f(NOW, x).sum().backward()
+    assert all(p.grad is not None for p in f.parameters())
+    x.requires_grad_()
+    assert torch.autograd.grad(still(NOW, x).sum(), x)[0].abs().sum() > 0
+    moved = still.on(torus(9, 5))
+    assert moved(NOW, torch.ones(45, 2, dtype=torch.float64)).shape == (45, 2)
+    assert {i.name for i in Heat(L, learn=True).frozen().invariants} == {i.name for i in Heat(L).invariants}
+    # Its linear part is that of the frozen value.
+    heat = Heat(L, 0.5, learn=True)
+    kept = heat.frozen()
+    with torch.no_grad():
+        next(heat.parameters()).add_(1.0)
+    torch.testing.assert_close(kept.linear @ x, -0.5 * (L @ x))
+    assert isinstance(kept, Heat)
+
+
+class Activated(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, t, x):
+        return torch.tanh(self.inner(x))
+
+
+class Split(RightHandSide):
+    """u' = −D L u + u − u³ by its parts alone, as the docstring of RightHandSide has it."""
+
+    def __init__(self, laplacian: Laplacian) -> None:
+        super().__init__()
+        self.laplacian = laplacian
+        self.D = nn.Parameter(torch.tensor(0.3, dtype=laplacian.dtype))
+
+    @property
+    def linear(self):
+        return (self.D * Heat(self.laplacian)).linear
+
+    def nonlinear(self, t, u):
+        return u - u**3
+
+
+def test_an_equation_may_be_written_by_its_parts_alone():
+    f, u = Split(L), torch.randn(12, 2, dtype=torch.float64)
+    torch.testing.assert_close(f(NOW, u), -0.3 * (L @ u) + u - u**3)
+    for rhs, factor in ((2.0 * f, 2.0), (f + f, 2.0), (f - 0.5 * f, 0.5)):
+        torch.testing.assert_close(rhs(NOW, u), factor * f(NOW, u))
+        torch.testing.assert_close(rhs.linear @ u + rhs.nonlinear(NOW, u), rhs(NOW, u))
+    exact = integrate(f, u, [0.0, 0.2], Dopri5(1e-9, 1e-11)).final
+    loss = (integrate(f, u, [0.0, 0.2], RadauIIA5(1e-7, 1e-9)).final - exact).abs().max()
+    assert float(loss.detach()) < 1e-6
+    with pytest.raises(NotImplementedError, match=r"or `linear` and `nonlinear`"):
+        RightHandSide()(NOW, u)

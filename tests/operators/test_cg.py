@@ -1,5 +1,6 @@
 """Conjugate gradients agree with the direct solver, differentiate to the second order, and fail in words."""
 
+import pickle
 import sys
 import warnings
 
@@ -208,6 +209,15 @@ def test_what_does_not_fit_is_refused():
     for arguments in [(0.0,), (1e-8, 0)]:
         with pytest.raises(ValueError, match="must"):
             ConjugateGradient(*arguments)
+
+
+def test_a_copy_of_a_preconditioner_carries_no_hierarchy():
+    L, amg = robust_laplacian(icosphere(2)), AMG()
+    b = torch.randn(L.shape[0], 1, dtype=F64)
+    expected = amg.of(L)(b)
+    copy = pickle.loads(pickle.dumps(amg))
+    assert len(pickle.dumps(copy)) < 200
+    assert torch.equal(copy.of(L)(b), expected)
 
 
 def test_without_pyamg_the_error_names_the_extra(monkeypatch):

@@ -347,6 +347,8 @@ def test_on_builds_the_same_kind_on_another_surface_in_this_precision(build):
     for moved in (G.on(torus(8, 6)), G.divergence().on(torus(8, 6)).adjoint().adjoint().gradient):
         assert moved.dtype == torch.float32
         assert torch.equal(moved.stencil.values, expected.stencil.values.float())
+    g = torch.randn(expected.shape[0], 1)
+    assert torch.equal(G.adjoint().on(torus(8, 6)) @ g, -(G.divergence().on(torus(8, 6)) @ g))
     assert pickle.loads(pickle.dumps(G)).on(torus(8, 6)).shape == expected.shape
     with pytest.raises(NotImplementedError, match="built from tensors"):
         Gradient(G.stencil, G.weight, G.mass).on(torus(8, 6))

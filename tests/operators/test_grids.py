@@ -178,3 +178,10 @@ def test_sizes_may_be_numpy_integers():
     assert grid.shape == (3, 4)
     assert all(type(n) is int for n in grid.shape)
     assert Grid(np.int64(5)).shape == (5,)
+
+
+@pytest.mark.parametrize("spacing", [0.05, [0.05, 0.1], np.array([0.05, 0.1])])
+def test_a_spacing_given_as_numbers_keeps_all_its_digits(spacing):
+    expected = torch.tensor([0.05, 0.05 if np.ndim(spacing) == 0 else 0.1], dtype=torch.float64)
+    assert torch.equal(Grid((3, 3), spacing).spacing, expected)
+    assert torch.equal(Grid((3, 3), spacing, dtype=torch.float32).spacing, expected.float())

@@ -1,6 +1,7 @@
 """Hodge Laplacians: self-adjoint, of the kernel that topology asks for; 1-forms split into three orthogonal parts."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -299,6 +300,15 @@ def test_each_part_of_a_part_is_itself(stars):
         again = split(parts[k])
         for other in range(3):
             assert_within(again[other], parts[k] if other == k else 0.0, 1e5 * U * form.abs().max())
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1e14])
+def test_parts_do_not_depend_on_the_unit_of_the_star(unit):
+    mesh, form = torus(6, 5), torch.randn(90, 1, dtype=torch.float64)
+    once = HodgeDecomposition(mesh, unit_stars)(form)
+    scaled = HodgeDecomposition(mesh, lambda mesh: replace(unit_stars(mesh), edges=unit * unit_stars(mesh).edges))(form)
+    for name in ("exact", "coexact", "harmonic", "potential"):
+        assert_within(getattr(scaled, name), getattr(once, name), 1e-10)
 
 
 def test_a_gradient_field_is_exact_and_its_potential_is_found_up_to_a_constant():

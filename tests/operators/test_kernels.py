@@ -22,6 +22,11 @@ def random(*shape, dtype=torch.float64):
     return torch.randn(*shape, dtype=dtype, requires_grad=True)
 
 
+def arguments_of(make):
+    torch.manual_seed(1)
+    return make()
+
+
 MAPS = {
     "product": (lambda v, x: product(v, x, AT), lambda: (random(5), random(5, 2))),
     "sampled": (lambda g, x: sampled(g, x, AT), lambda: (random(4, 2), random(5, 2))),
@@ -190,6 +195,21 @@ def test_a_compiled_product_is_the_eager_one_in_one_graph(batch):
     actual = torch.autograd.grad(torch.compile(f, fullgraph=True, backend="aot_eager")(x), (x, A.values))
     for one, other in zip(actual, expected, strict=True):
         assert_within(one, other, 256 * U * (1 + other.abs()))
+
+
+@maps
+def test_what_the_compiler_sees_is_the_eager_kernel(function, arguments, monkeypatch):
+    expected = function(*arguments_of(arguments))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(function(*arguments_of(arguments)), expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("batch", [(2,), (3, 2)])
+def test_what_the_compiler_sees_of_a_batch_is_the_eager_product(batch, monkeypatch):
+    values, g, x = (torch.randn(*batch, *size, dtype=torch.float64) for size in [(5,), (4, 2), (5, 2)])
+    expected = sparse_product(values, x, PATTERN), sampled_product(g, x, PATTERN)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close((sparse_product(values, x, PATTERN), sampled_product(g, x, PATTERN)), expected)
 
 
 @maps

@@ -211,6 +211,13 @@ def test_graphs_too_large_to_store_are_refused_before_they_are_built(monkeypatch
         small.radius_graph(1, most_edges=3)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_what_far_coordinates_were_rounded_by_is_no_dimension(size):
+    """On a line at 10⁹ sizes from the origin the points stray by 10⁻⁷ sizes."""
+    line = np.linspace(0, size, 20)[:, None] * np.array([0.6, 0.3, -0.74]) + 1e9 * size * np.array([1.0, 1.1, 1.3])
+    assert affine_rank(line) == 1
+
+
 @given(cloud=clouds())
 def test_flattened_points_have_the_distances_of_the_cloud(cloud):
     points = cloud.points.numpy()

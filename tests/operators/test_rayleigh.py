@@ -392,11 +392,12 @@ def test_derivatives_in_the_stiffness(build):
     torch.testing.assert_close((slope.conj() * direction).real.sum(), expected, rtol=1e-8, atol=1e-8)
 
 
-def test_a_batch_of_learned_matrices_has_an_energy_each():
-    L = robust_laplacian(icosphere(0))
-    factors = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-    batch = Laplacian(SparseOperator(L.stiffness.pattern, factors * L.stiffness.values), L.mass)
-    x = torch.randn(12, 3, dtype=torch.float64)
+@pytest.mark.parametrize("build", [lambda: robust_laplacian(icosphere(0)).stiffness, signed, hermitian])
+def test_a_batch_of_learned_matrices_has_an_energy_each(build):
+    C, factors = build(), torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    mass, many = torch.ones(C.shape[0], dtype=torch.float64), SparseOperator(C.pattern, factors * C.values)
+    L, batch = Laplacian(C, mass), Laplacian(many, mass)
+    x = torch.randn(C.shape[0], 3, dtype=torch.float64)
     torch.testing.assert_close(dirichlet_energy(batch, x), factors[:, 0] * dirichlet_energy(L, x))
 
 

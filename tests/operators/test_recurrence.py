@@ -15,12 +15,14 @@ from operators.sparse import SparseOperator
 from operators.surface import robust_laplacian
 
 TRIANGLE = Graph(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3, torch.ones(3, dtype=torch.float64))
+HALF = SparseOperator.from_scipy(np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
 PAIR = Graph(torch.tensor([[0, 1], [1, 0]]), 3, torch.ones(2, dtype=torch.float64))
 OPERATORS = {
     "mesh": lambda: robust_laplacian(icosphere(0)),
     "complement": lambda: symmetric_laplacian(torus(4, 3).graph()).complement(),
     "magnetic": lambda: magnetic_laplacian(TRIANGLE),
     "isolated node": lambda: combinatorial_laplacian(PAIR),
+    "no entry on the diagonal": lambda: Laplacian(HALF, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)),
 }
 operators = pytest.mark.parametrize("make", OPERATORS.values(), ids=OPERATORS.keys())
 
@@ -50,6 +52,22 @@ def test_sums_are_those_of_the_matrix(make, kind, channels, batch):
     expected = dense(A, x, c, (low, high))
     assert got.shape == (3, *batch, A.shape[0], 3)
     assert float((got - expected).abs().max()) <= 1e-12 * float(expected.abs().max() + 1)
+
+
+@operators
+def test_the_first_polynomial_is_one(make):
+    x = torch.randn(1, make().shape[0], 2, dtype=torch.float64)
+    one = chebyshev_sums(make(), x, torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64), (-3.0, 40.0))
+    torch.testing.assert_close(one, (3 * x).to(one.dtype), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("dims", [(0, None), (None, 0), (0, 0), (1, 2)])
+def test_vmap_over_fields_and_over_coefficients_is_the_loop(dims):
+    A, x, c = OPERATORS["mesh"](), torch.randn(3, 2, 12, 2).double(), torch.randn(3, 4, 5, 2, 1).double()
+    members = [(x[k if dims[0] is not None else 0], c[k if dims[1] is not None else 0]) for k in range(3)]
+    stacked = (part[0] if dim is None else part.movedim(0, dim) for part, dim in zip((x, c), dims, strict=True))
+    mapped = torch.func.vmap(lambda x, c: chebyshev_sums(A, x, c, (0.0, 40.0)), dims)(*stacked)
+    torch.testing.assert_close(mapped, torch.stack([chebyshev_sums(A, *member, (0.0, 40.0)) for member in members]))
 
 
 def test_coefficients_are_numpys():

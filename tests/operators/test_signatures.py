@@ -62,6 +62,11 @@ def test_default_energies_are_those_of_the_paper():
     close(wave_kernel_signature(PAIRS), wave_kernel_signature(PAIRS, energies, 7 * step))
 
 
+def test_the_default_width_is_seven_times_the_least_spacing_of_the_energies():
+    energies = torch.tensor([0.5, 1.0, 0.8], dtype=torch.float64)
+    close(wave_kernel_signature(PAIRS, energies), wave_kernel_signature(PAIRS, energies, 7 * 0.2))
+
+
 def test_wave_signature_is_finite_where_every_gaussian_underflows():
     far = wave_kernel_signature(PAIRS, torch.tensor([-1e4, 1e4], dtype=torch.float64), 0.01)
     close(far, PAIRS.vectors[:, [1, -1]] ** 2)

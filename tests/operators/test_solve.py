@@ -145,7 +145,14 @@ def test_derivatives_in_the_values_of_any_matrix(dtype, batch):
         return solver.solve(SparseOperator(A.pattern, values), b)
 
     assert torch.autograd.gradcheck(solve, (values, b), check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(solve, (values, b))
+    assert torch.autograd.gradgradcheck(solve, (values, b), check_fwd_over_rev=True)
+
+
+def test_a_batch_of_two_dimensions_is_the_loop():
+    K = robust_laplacian(icosphere(0))._shifted(torch.tensor(0.3))
+    values, b = K.values * torch.rand(3, 2, 1, dtype=torch.float64), torch.randn(12, 1, dtype=torch.float64)
+    loop = [[DirectSolver().solve(SparseOperator(K.pattern, one), b) for one in row] for row in values]
+    assert_within(DirectSolver().solve(SparseOperator(K.pattern, values), b), torch.stack([*map(torch.stack, loop)]), 1e-12)
 
 
 def test_vmap_over_fields_and_over_values_is_the_loop():
@@ -162,6 +169,9 @@ def test_vmap_over_fields_and_over_values_is_the_loop():
         arguments = [values if dims[0] == 0 else K.values, b if dims[1] == 0 else b[0]]
         loop = [solve(*(a[k] if d == 0 else a for a, d in zip(arguments, dims, strict=True))) for k in range(3)]
         assert_within(torch.func.vmap(solve, dims)(*arguments), torch.stack(loop), 1e-12)
+    shifts = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64)
+    by_shift = torch.stack([L.solve(shift, b[0]) for shift in shifts])
+    assert_within(torch.func.vmap(lambda shift: L.solve(shift, b[0]))(shifts), by_shift, 1e-12)
     jacobian = torch.func.jacrev(lambda x: L.solve(0.3, x))(b[0, :, :1]).squeeze()
     assert_within(jacobian, L.solve(0.3, torch.eye(12, dtype=torch.float64)), 1e-12)
 
@@ -309,6 +319,22 @@ def test_only_the_latest_factors_are_kept(factored):
     L.solve(1.0 + FACTORS_KEPT, b)
     assert len(factored) == FACTORS_KEPT + 1
     L.solve(1.0, b)
+    assert len(factored) == FACTORS_KEPT + 2
+
+
+def test_a_solver_that_keeps_one_factor_has_the_last(factored):
+    L, solver = robust_laplacian(icosphere(0)), DirectSolver(1)
+    for shift in (1.0, 1.0, 2.0, 2.0, 1.0):
+        L.solve(shift, torch.ones(12, 1, dtype=torch.float64), by=solver)
+    assert len(factored) == 3
+
+
+def test_a_method_that_goes_round_many_shifts_can_keep_them_all(factored):
+    L = robust_laplacian(icosphere(0))
+    for count in (FACTORS_KEPT + 2, 1):
+        L.keep_factors(count)
+        for k in range(FACTORS_KEPT + 2):
+            L.solve(1.0 + k, torch.ones(12, 1, dtype=torch.float64))
     assert len(factored) == FACTORS_KEPT + 2
 
 

@@ -358,6 +358,13 @@ def test_gradient_in_a_consistent_mass_and_of_a_complex_stiffness():
     assert torch.autograd.gradcheck(values, (weight.requires_grad_(), m), atol=1e-5, rtol=1e-4, fast_mode=True)
 
 
+def test_largest_of_a_complex_stiffness_in_a_consistent_mass_are_the_dense_ones():
+    mesh = torus(20, 16)
+    L, M = connection_laplacian(mesh), consistent_mass(mesh)
+    dense = scipy.linalg.eigh(L.stiffness.to_scipy().toarray(), M.to_scipy().toarray(), eigvals_only=True)
+    assert_within(eigenpairs(L, 4, mass=M, largest=True).values, torch.from_numpy(dense[-4:]), 1e-10 * dense[-1])
+
+
 def test_sum_over_a_multiplet_is_differentiable_although_its_members_are_not():
     scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     L = robust_laplacian(icosphere(1))

@@ -207,14 +207,15 @@ def test_the_gradient_keeps_only_the_field_and_the_result():
     assert sum(sizes) <= 3 * x.numel()
 
 
-def test_transforms_of_torch_func():
+@pytest.mark.parametrize("damping", [(0.0, 0.0), (-0.3, 0.1)])
+def test_transforms_of_torch_func(damping):
     A, W = robust_laplacian(icosphere(0)), skew(4)
     x, g = torch.randn(2, 12, 4, dtype=torch.float64)
-    flow = UnitaryExponential(A, W, 0.5)
+    flow = UnitaryExponential(A, W, 0.5, damping=damping)
     assert torch.allclose(torch.func.jvp(flow, (x,), (g,))[1], flow @ g, atol=1e-12)
     assert torch.allclose(torch.func.vmap(flow)(torch.stack([x, g]))[1], flow @ g, atol=1e-12)
-    back = UnitaryExponential(A, W, -0.5)
-    slope = torch.func.grad(lambda x: A.inner(flow(x), g))(x)
+    back = UnitaryExponential(A, -W, 0.5, damping=damping)
+    slope = torch.func.grad(lambda x: flow.inner(flow(x), g))(x)
     assert torch.allclose(slope / A.mass[:, None], back @ g, atol=1e-12)
 
 

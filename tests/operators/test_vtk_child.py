@@ -4,6 +4,7 @@ import io
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -62,3 +63,17 @@ def test_a_child_out_of_processor_time_is_told_apart_from_one_that_is_killed():
     code = f"import runpy\nrunpy.run_path({vtk_child.__file__!r})['limit_resources'](1, 2**31)\nwhile True: pass"
     done = subprocess.run([sys.executable, "-I", "-c", code], timeout=60, check=False)
     assert done.returncode == -signal.SIGXCPU
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX")
+@pytest.mark.parametrize("seconds", [5, -1])
+def test_limits_are_never_raised_above_those_in_force(seconds, monkeypatch):
+    import resource
+
+    hard, held = defaultdict(lambda: resource.RLIM_INFINITY, {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: 40}), {}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (0, hard[kind]))
+    monkeypatch.setattr(resource, "setrlimit", held.__setitem__)
+    vtk_child.limit_resources(10, 50)
+    cpu = (5, 5) if seconds == 5 else (10, resource.RLIM_INFINITY)
+    sizes = {resource.RLIMIT_AS: (50, 50), resource.RLIMIT_FSIZE: (40, 40), resource.RLIMIT_CORE: (0, 0)}
+    assert held == {resource.RLIMIT_CPU: cpu, **sizes}

@@ -146,6 +146,7 @@ CHILDREN = {
     "negative": (TARGET + PACK.replace("%d", "3").format("-1, 0, 3"), "no surface that makes sense"),
     "lie": (TARGET + PACK.replace("%d", "3").format("2**60, 2**60, 2**60"), "no surface that makes sense"),
     "sizes": (TARGET + PACK.replace("%d", "6").format("0, 2, 1, 2**62, -2**62 + 1, 0"), "no surface that makes sense"),
+    "no corners": (TARGET + PACK.replace("%d", "7").format("1, 1, 0, 0, 0, 0, 0"), "face 0: .*corners"),
     "index": (TARGET + PACK.replace("%d", "13").format("2, 1, 3, *[0] * 6, 3, 0, 1, 2"), "face 0: vertex 2 is not among 0 to 1"),
     "signalling nan": (TARGET + PACK.replace("%d", "10").format("1, 1, 3, 2047 * 2**52 + 1, 0, 0, 3, 0, 0, 0"), "not finite"),
 }

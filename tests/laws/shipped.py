@@ -1,0 +1,255 @@
+"""Everything that is shipped, as functions of a domain, with the laws that each does not promise and why."""
+
+import torch
+from hypothesis import strategies as st
+
+import neuralpde as npde
+from neuralpde.acoustics import Acoustics
+from neuralpde.anisotropic_heat import AnisotropicHeat
+from neuralpde.burgers import Burgers
+from neuralpde.fitzhugh_nagumo import FitzHughNagumo
+from neuralpde.gray_scott import GrayScott
+from neuralpde.kuramoto_sivashinsky import KuramotoSivashinsky
+from neuralpde.mean_curvature import MeanCurvatureFlow
+from neuralpde.nonlinear_diffusion import PeronaMalik, PLaplacian
+from neuralpde.phase_field import AllenCahn, CahnHilliard
+from neuralpde.reaction import FisherKPP
+from neuralpde.schnakenberg import Schnakenberg
+from neuralpde.schroedinger import Schroedinger
+from neuralpde.testing_graphs import graphs
+from neuralpde.testing_grids import grids
+from neuralpde.testing_laplacian import (
+    GEOMETRIC_LAWS,
+    constants_of_each_component_are_killed,
+    energy_of_the_coordinates_is_the_area,
+    linear_functions_are_harmonic_inside,
+)
+from neuralpde.testing_meshes import meshes
+from neuralpde.transport import Advection, AdvectionDiffusion
+from neuralpde.unitary import UnitaryFlow
+from neuralpde.waves import Wave
+from operators import Boundary, Graph, Grid, Laplacian, TriangleMesh
+from operators.delaunay import intrinsic_delaunay
+from operators.diffusion import diffusion_laplacian
+from operators.grids import grid_laplacian
+
+
+def unit_diffusion(mesh: TriangleMesh):
+    return diffusion_laplacian(mesh, 1.0)
+
+
+def striped_diffusion(mesh: TriangleMesh):
+    # By area, which neither numbering nor motion changes.
+    areas = npde.face_gradient(mesh).weight[::3]
+    return diffusion_laplacian(mesh, (areas / areas.mean()).sqrt())
+
+
+def symmetrized_cotangent(mesh: TriangleMesh):
+    return npde.cotangent_laplacian(mesh).symmetrized()
+
+
+def normalized_robust(mesh: TriangleMesh):
+    return npde.normalized_laplacian(npde.robust_laplacian(mesh))
+
+
+def edges_of_a_mesh(mesh: TriangleMesh):
+    return npde.combinatorial_laplacian(mesh.graph())
+
+
+def first_node_held(graph: Graph):
+    return npde.dirichlet(npde.combinatorial_laplacian(graph), [0])
+
+
+def root_of_degree(graph):
+    return npde.random_walk_laplacian(graph).mass.sqrt()[:, None]
+
+
+def root_of_mass(mesh):
+    return npde.cotangent_laplacian(mesh).mass.sqrt()[:, None]
+
+
+def root_of_robust_degree(mesh):
+    L = npde.robust_laplacian(mesh)
+    return npde.adjacency_of(L).row_sums().sqrt()[:, None]
+
+
+def unambiguous(mesh: TriangleMesh) -> bool:
+    """Whether no four vertices lie on one circle; where they do, round-off decides which Delaunay triangulation is taken."""
+    surface, _ = intrinsic_delaunay(mesh)
+    return not bool((surface.angle_excess((surface.twin >= 0).nonzero()[:, 0]).abs() < 1e-6).any())
+
+
+AREA, HARMONIC = energy_of_the_coordinates_is_the_area, linear_functions_are_harmonic_inside
+ROUND = meshes(slivers=False).filter(unambiguous)
+DELAUNAY = st.one_of(meshes(), meshes(planar=True)).filter(unambiguous)
+ONE_WAY = graphs(directed=True)
+CONSTANTS = constants_of_each_component_are_killed
+JOINED = graphs(weights=("ones", "dyadic")).filter(lambda graph: bool((graph.edge_index[0] != graph.edge_index[1]).any()))
+BOXES = grids(dimensions=(2,), boundaries=(Boundary.NEUMANN, Boundary.PERIODIC))
+
+# (builder, what assert_laplacian is told besides)
+LAPLACIANS = [
+    (npde.combinatorial_laplacian, {}),
+    (npde.random_walk_laplacian, {}),
+    (npde.symmetric_laplacian, {"kernel": root_of_degree}),
+    (npde.signed_laplacian, {}),
+    (npde.normalized_signed_laplacian, {"kernel": root_of_degree}),
+    # Directions turn phases, so that constants are in the kernel only where there are none.
+    (npde.magnetic_laplacian, {"domain": ONE_WAY, "without": {CONSTANTS}}),
+    (npde.normalized_magnetic_laplacian, {"domain": ONE_WAY, "without": {CONSTANTS}}),
+    (npde.cotangent_laplacian, {}),
+    (npde.intrinsic_delaunay_laplacian, {"domain": DELAUNAY}),
+    # Its tufted cover bends the boundary, and mollification lengthens needles.
+    (npde.robust_laplacian, {"domain": ROUND, "without": {AREA, HARMONIC}}),
+    (unit_diffusion, {}),
+    (symmetrized_cotangent, {"kernel": root_of_mass, "without": {AREA, HARMONIC}}),
+    (normalized_robust, {"domain": ROUND, "kernel": root_of_robust_degree, "without": GEOMETRIC_LAWS[1:]}),
+    (edges_of_a_mesh, {"without": GEOMETRIC_LAWS[1:]}),
+    (grid_laplacian, {}),
+]
+"""Laplacians, and what each does not promise."""
+GRADIENTS = [npde.edge_gradient, npde.face_gradient, npde.vertex_gradient]
+
+
+# -- right-hand sides
+
+
+def heat(L: Laplacian):
+    return npde.Heat(L, 0.7, learn=True)
+
+
+def wave(L: Laplacian):
+    return Wave(L, 1.5)
+
+
+def damped_klein_gordon(L: Laplacian):
+    return Wave(L, 1.5, damping=0.2, mass=0.5)
+
+
+def allen_cahn(L: Laplacian):
+    return AllenCahn(L, 0.3)
+
+
+def cahn_hilliard(L: Laplacian):
+    return CahnHilliard(L, 0.3)
+
+
+def schroedinger(L: Laplacian):
+    return Schroedinger(L)
+
+
+def acoustics(L: Laplacian):
+    return Acoustics(L)
+
+
+def fisher(L: Laplacian):
+    return FisherKPP(L)
+
+
+def gray_scott(L: Laplacian):
+    return GrayScott(L)
+
+
+def fitzhugh_nagumo(L: Laplacian):
+    return FitzHughNagumo(L)
+
+
+def schnakenberg(L: Laplacian):
+    return Schnakenberg(L)
+
+
+def kuramoto(L: Laplacian):
+    return KuramotoSivashinsky(L)
+
+
+def perona_malik(L: Laplacian):
+    return PeronaMalik(L, 0.5)
+
+
+def p_laplacian(L: Laplacian):
+    return PLaplacian(L, 3.0)
+
+
+def anisotropic(mesh: TriangleMesh):
+    return AnisotropicHeat(mesh, torch.eye(3, dtype=torch.float64).expand(len(mesh.faces), 3, 3))
+
+
+def unitary(L: Laplacian):
+    return UnitaryFlow(L, 2)
+
+
+def dissipative_unitary(L: Laplacian):
+    return UnitaryFlow(L, 2, dissipation=0.1)
+
+
+def sums(L: Laplacian):
+    return 0.5 * npde.Heat(L, 0.7) + AllenCahn(L, 0.3)
+
+
+def burgers(grid: Grid):
+    return Burgers(grid_laplacian(grid), grid, 0.05)
+
+
+def advection(grid: Grid):
+    return Advection(grid, torch.ones(1, len(grid.shape), dtype=torch.float64))
+
+
+def advection_diffusion(grid: Grid):
+    return AdvectionDiffusion(grid_laplacian(grid), grid, torch.ones(1, len(grid.shape), dtype=torch.float64))
+
+
+def mean_curvature(mesh: TriangleMesh):
+    return MeanCurvatureFlow(mesh)
+
+
+def quiet(f, domain, generator):
+    n = f.divergence.shape[1]
+    draw = lambda k: torch.randint(-16, 17, (k, 1), generator=generator).double() / 16  # noqa: E731
+    return draw(f.divergence.shape[0]), draw(n)
+
+
+def positive(f, domain, generator):
+    n = domain.num_nodes
+    return torch.randint(0, 17, (n, 2), generator=generator).double() / 16
+
+
+def both_positive(f, domain, generator):
+    return tuple(torch.randint(0, 17, (domain.num_nodes, 1), generator=generator).double() / 16 for _ in range(2))
+
+
+def positions(f, domain, generator):
+    return domain.vertices + 0.0
+
+
+FLOWS = [
+    (heat, {}),
+    (wave, {}),
+    (damped_klein_gordon, {}),
+    (allen_cahn, {}),
+    (cahn_hilliard, {}),
+    (schroedinger, {}),
+    (acoustics, {"states": quiet, "domain": JOINED}),
+    (fisher, {"states": positive}),
+    # Its region keeps what starts inside; outside of it the reaction runs away.
+    (gray_scott, {"states": both_positive}),
+    (fitzhugh_nagumo, {}),
+    (schnakenberg, {}),
+    (kuramoto, {}),
+    (perona_malik, {"domain": JOINED}),
+    (p_laplacian, {"domain": JOINED}),
+    (anisotropic, {}),
+    (unitary, {}),
+    (dissipative_unitary, {}),
+    (sums, {}),
+    (burgers, {"domain": BOXES}),
+    (advection, {"domain": BOXES}),
+    (advection_diffusion, {"domain": BOXES}),
+    (mean_curvature, {"states": positions, "domain": meshes(slivers=False)}),
+]
+"""Right-hand sides, and the states that they need."""
+
+METHODS = [
+    npde.Euler, npde.RK4, npde.BackwardEuler, npde.CrankNicolson, npde.ImplicitMidpoint, npde.BDF2, npde.SBDF2, npde.ETDRK2,
+    npde.ETDRK4, npde.StoermerVerlet, npde.Yoshida4, npde.Yoshida6,
+]  # fmt: skip
+"""Methods with a fixed step."""
