@@ -96,7 +96,7 @@ class AcousticPart:
         return -self.speed * (self.divergence @ w), -self.speed * (self.divergence.gradient @ p)
 
     def norm_bound(self) -> float:
-        return float(self.speed.detach()) * self.divergence.norm_bound()
+        return abs(float(self.speed.detach())) * self.divergence.norm_bound()
 
     def solve(self, shift: Tensor, b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         # (I + s²c²L) p = a − s c div b, then w = b − s c grad p.

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from integrators import LinearPart
 from neuralpde.coefficient import CoefficientLike, Learned, as_coefficient
-from neuralpde.heat import Diffusion
 from neuralpde.invariants import Invariant, Law, Norm
 from neuralpde.rhs import RightHandSide
-from neuralpde.sources import only_potential
+from neuralpde.sources import fading
 from operators import FieldError, Laplacian
 from operators.boundary_terms import BoundaryMeasure
 
@@ -108,7 +107,7 @@ class Robin(RightHandSide):
     def linear(self) -> LinearPart | None:
         if not (self.h.steady and self.kappa.steady) or self.h().shape[-1:] not in (torch.Size([]), torch.Size([1])):
             return None
-        return Diffusion(only_potential(self.laplacian, self._rate(None)), 1.0)
+        return fading(self.laplacian, self._rate(None))
 
     @property
     def nonlinear(self) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -119,7 +118,9 @@ class Robin(RightHandSide):
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
-        return (Norm(self.laplacian, Law.NON_INCREASING),) if self._closed and self.linear is not None else ()
+        if not self._closed or self.linear is None or self.h.negative or self.kappa.negative:
+            return ()
+        return (Norm(self.laplacian, Law.NON_INCREASING),)
 
 
 def _at(value: Tensor, boundary: BoundaryMeasure) -> Tensor:

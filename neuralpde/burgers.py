@@ -104,8 +104,7 @@ def steepening(sides: CellSides, flows: Tensor, u: Tensor, flux: Flux) -> Tensor
         carried = inner * (ui * ui + ui * uj + uj * uj) / 6
         leaving = outer * edge * edge / 6
     else:
-        forward = inner >= 0
-        first, second = torch.where(forward, ui, uj), torch.where(forward, uj, ui)
+        first, second = torch.where(inner >= 0, ui, uj), torch.where(inner >= 0, uj, ui)
         carried = inner * (first.clamp(min=0) ** 2 + second.clamp(max=0) ** 2) / 2
         leaving = outer * torch.where(outer >= 0, edge.clamp(min=0), edge.clamp(max=0)) ** 2 / 2
     gain = torch.zeros_like(u).expand(*carried.shape[:-2], *u.shape[-2:])

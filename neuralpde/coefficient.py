@@ -84,6 +84,11 @@ class Coefficient(nn.Module):
         """Whether it is one number, the same at all nodes and times."""
         return self.function is None and self.value.numel() == 1
 
+    @property
+    def negative(self) -> bool:
+        """Whether it is now below zero somewhere, as a parameter of the user's own may become; not asked of functions."""
+        return self.steady and bool((self().detach() < 0).any())
+
     def forward(self, t: Tensor | float | None = None) -> Tensor:
         """The value at time t; a steady one needs no t.
 

@@ -50,6 +50,8 @@ class Coupled(RightHandSide):
         self.own = nn.ModuleDict()
         self.coupling = nn.ModuleDict()
         for name, given in fields.items():
+            if hasattr(self.own, name):
+                raise TypeError(f"a field must not be called {name}, a word that PyTorch's modules use: lengthen it")
             terms = list(given) if isinstance(given, Sequence) else [given]
             if not terms:
                 raise TypeError(f"{name} has an empty list of terms: give lambda {name}: 0 * {name} to a field that stands still")

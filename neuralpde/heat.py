@@ -113,7 +113,8 @@ class Heat(RightHandSide):
     @property
     def invariants(self) -> tuple[Invariant, ...]:
         if self.kappa.scalar:
-            return diffusion_invariants(self.laplacian)
+            declared = diffusion_invariants(self.laplacian)
+            return tuple(i for i in declared if i.law is Law.CONSERVED) if self.kappa.negative else declared
         if not self._one_field:
             return ()
         with torch.no_grad():

@@ -42,9 +42,10 @@ class InvariantRegion(Invariant):
 
     def excess(self, values: Tensor, scale: Tensor) -> Tensor:
         broken = super().excess(values, scale)
-        # What is still outside may go further out.
-        entered = torch.cummax((values <= 0).to(torch.int8), dim=0).values.bool()
-        return torch.where(entered, broken, torch.zeros_like(broken))
+        inside = values <= 0
+        # What is still outside may go further out; and backwards, what has left may only not come in again.
+        watched = inside if self.law is Law.NON_DECREASING else torch.cummax(inside.to(torch.int8), dim=0).values.bool()
+        return torch.where(watched, broken, torch.zeros_like(broken))
 
     def same_quantity(self, other: Invariant) -> bool:
         # A sum of two flows that keep a box keeps it too: on its faces both point inwards.

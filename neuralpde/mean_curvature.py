@@ -97,7 +97,7 @@ class MeanCurvatureFlow(RightHandSide):
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
-        return (SurfaceArea(self.surface),)
+        return () if self.kappa.negative else (SurfaceArea(self.surface),)
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
@@ -124,7 +124,7 @@ class ConformalMeanCurvatureFlow(MeanCurvatureFlow):
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
-        return (DirichletEnergy(self.surface.start, Law.NON_INCREASING),)
+        return () if self.kappa.negative else (DirichletEnergy(self.surface.start, Law.NON_INCREASING),)
 
 
 class MovingSurface(nn.Module):
@@ -221,11 +221,14 @@ class MovingSurface(nn.Module):
 class HeldDiffusion:
     """G = −κ L at the free nodes and 0 at the held ones, as a linear part."""
 
-    self_adjoint = True
-
     def __init__(self, laplacian: Laplacian, diffusivity: Tensor, held: Tensor) -> None:
         self.inside = dirichlet(laplacian, held)
         self.diffusivity = diffusivity
+
+    @property
+    def self_adjoint(self) -> bool:
+        """Whether κ is not negative, so that G is negative semi-definite."""
+        return float(self.diffusivity.detach()) >= 0
 
     def __matmul__(self, x: Tensor) -> Tensor:
         return self.inside.extend(-self.diffusivity * (self.inside @ self.inside.restrict(x)))
@@ -235,7 +238,7 @@ class HeldDiffusion:
         return self.inside.extend(-self.diffusivity * self.inside.load(x.index_select(-2, self.inside.fixed)))
 
     def norm_bound(self) -> float:
-        return float(self.diffusivity.detach()) * self.inside.norm_bound()
+        return abs(float(self.diffusivity.detach())) * self.inside.norm_bound()
 
     def solve(self, shift: Tensor, b: Tensor) -> Tensor:
         held = b.index_select(-2, self.inside.fixed)

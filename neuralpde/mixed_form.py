@@ -69,8 +69,8 @@ class MixedPart:
 
     @property
     def self_adjoint(self) -> bool:
-        """Whether m and ε are numbers: G is then self-adjoint in the inner product of L."""
-        return self.m.numel() == 1 and self.square.numel() == 1
+        """Whether m and ε are numbers, m not negative: G is then self-adjoint in the inner product of L, and negative."""
+        return self.m.numel() == 1 and self.square.numel() == 1 and float(self.m.detach()) >= 0
 
     def __matmul__(self, u: Tensor) -> Tensor:
         return -weighted_product(self.laplacian, self.m, self.potential(u))

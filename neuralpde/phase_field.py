@@ -57,7 +57,7 @@ class PhaseField(RightHandSide):
         return (Permutation(), RigidMotion()) if self.epsilon.scalar and self.m.scalar else ()
 
     def _lowers_energy(self) -> bool:
-        return self.epsilon.steady and self.m.steady
+        return self.epsilon.steady and self.m.steady and not self.m.negative
 
 
 class AllenCahn(PhaseField):
@@ -120,7 +120,7 @@ class AllenCahn(PhaseField):
     def invariants(self) -> tuple[Invariant, ...]:
         # Where the weights are not negative, diffusion with any ε(x) pulls the largest |u| down.
         bounded: tuple[Invariant, ...] = ()
-        if weights_are_nonnegative(self.laplacian):
+        if weights_are_nonnegative(self.laplacian) and not self.m.negative:
             bounded = (WithinWells(self.laplacian, Law.NON_INCREASING),)
         return (self.energy, *bounded) if self._lowers_energy() else bounded
 
@@ -166,7 +166,7 @@ class CahnHilliard(PhaseField):
     def linear(self) -> LinearPart | None:
         if not (self.epsilon.scalar and self.m.scalar):
             return None
-        if not self.stabilization:
+        if not (self.stabilization or self.m.negative):
             return Biharmonic(self.laplacian, self.m().sqrt() * self.epsilon())
         return MixedPart(self.laplacian, self.m(), self.epsilon() ** 2, self.stabilization)
 

@@ -107,7 +107,11 @@ def _frozen(module: M) -> M:
         name: None if p is None else nn.Parameter(p.detach().clone(), requires_grad=False)
         for name, p in module._parameters.items()
     }
-    view._buffers = {name: None if b is None else b.detach() for name, b in module._buffers.items()}
+    # Meshes and operators, which are not in it, are shared.
+    view._buffers = {
+        name: b if b is None else b.detach() if name in module._non_persistent_buffers_set else b.detach().clone()
+        for name, b in module._buffers.items()
+    }
     return view
 
 

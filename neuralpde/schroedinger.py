@@ -107,8 +107,9 @@ class SchroedingerPart:
 
     def __init__(self, laplacian: Laplacian, dispersion: Tensor, potential: Tensor | None) -> None:
         self.laplacian, self.dispersion, self.potential = laplacian, dispersion, potential
-        # H = a K + v with a Laplacian K: V is lifted until it is not negative.
-        level = dispersion.new_zeros(()) if potential is None else potential.detach().min() if potential.ndim else potential
+        # H = a K + v with a Laplacian K: V is lifted until V/a is not negative.
+        lowest = torch.amin if float(dispersion.detach()) >= 0 else torch.amax
+        level = dispersion.new_zeros(()) if potential is None else lowest(potential.detach()) if potential.ndim else potential
         if potential is not None and potential.ndim:
             laplacian = with_potential(laplacian, (potential - level) / dispersion)
         self._hamiltonian = laplacian, dispersion, level
@@ -131,8 +132,8 @@ class SchroedingerPart:
     def _ends(self) -> tuple[float, float]:
         """An interval that contains the spectrum of H."""
         K, a, v = self._hamiltonian
-        low = float(v.detach())
-        return low, low + float(a.detach()) * (K.norm_bound() or 1.0)
+        ends = float(v.detach()), float(v.detach()) + float(a.detach()) * (K.norm_bound() or 1.0)
+        return min(ends), max(ends)
 
     def solve(self, shift: Tensor, b: Tensor) -> Tensor:
         # 1 + is (aλ + v) = (1 + isv) (1 + isa/(1 + isv) λ).
@@ -179,7 +180,7 @@ class SchroedingerPart:
 
 @dataclass(frozen=True, eq=False)
 class SchroedingerEnergy(LaplacianInvariant):
-    """⟨ψ, (αL + V) ψ⟩_M; its scale counts V by its size.
+    """⟨ψ, (αL + V) ψ⟩_M; its scale counts α and V by their sizes.
 
     Args:
         dispersion: α.
@@ -190,14 +191,14 @@ class SchroedingerEnergy(LaplacianInvariant):
     potential: Tensor = field(kw_only=True)
 
     def measure(self, x: State) -> Tensor:
-        return self._energy(x, self.potential)
+        return self._energy(x, self.dispersion, self.potential)
 
     def scale(self, x: State) -> Tensor:
-        return self._energy(x, self.potential.abs())
+        return self._energy(x, self.dispersion.abs(), self.potential.abs())
 
-    def _energy(self, x: State, potential: Tensor) -> Tensor:
+    def _energy(self, x: State, dispersion: Tensor, potential: Tensor) -> Tensor:
         (psi,) = parts_of(x)
-        kinetic = 2 * self.dispersion * dirichlet_energy(self.laplacian.to_wide(psi), psi)
+        kinetic = 2 * dispersion * dirichlet_energy(self.laplacian.to_wide(psi), psi)
         return kinetic + (self._mass(psi)[:, None] * potential * psi.abs() ** 2).sum(dim=(-2, -1))
 
     @property

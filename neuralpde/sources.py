@@ -114,12 +114,11 @@ class Decay(RightHandSide):
             return Diffusion(self.laplacian, 0.0, self.r())
         if not self.r.steady or self.r().shape != (self.laplacian.shape[0], 1):
             return None
-        least = self.r().detach().min().clamp(max=0.0)
-        return Diffusion(only_potential(self.laplacian, self.r() - least), 1.0, least)
+        return fading(self.laplacian, self.r())
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
-        if not self.r.steady or bool((self.r().detach() < 0).any()):
+        if not self.r.steady or self.r.negative:
             return ()
         norm = Norm(self.laplacian, Law.NON_INCREASING)
         if not self.r.scalar:
@@ -131,10 +130,13 @@ class Decay(RightHandSide):
         return (Permutation(), RigidMotion()) if self.r.scalar else ()
 
 
-def only_potential(laplacian: Laplacian, potential: Tensor) -> Laplacian:
-    """diag(v) with the masses of L, for v ≥ 0: what merges with diffusions on the same nodes."""
-    empty = Laplacian(laplacian.stiffness * 0.0, laplacian.mass)
-    return with_potential(empty, potential)
+def fading(laplacian: Laplacian, rate: Tensor) -> Diffusion:
+    """−diag(r) for a field r (n, 1), with the masses of L: it merges with diffusions on the same nodes."""
+    empty, least = Laplacian(laplacian.stiffness * 0.0, laplacian.mass), rate.detach().min()
+    # A Laplacian takes r ≥ 0: what grows is kept outside.
+    return (
+        Diffusion(with_potential(empty, rate - least), 1.0, least) if least < 0 else Diffusion(with_potential(empty, rate), 1.0)
+    )
 
 
 def positions(domain: Domain) -> Tensor:

@@ -107,12 +107,9 @@ class Wave(RightHandSide):
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
-        if not (self.c.scalar and self.m.scalar and self.gamma.steady):
+        if not (self.c.scalar and self.m.scalar and self.gamma.steady) or self.gamma.negative:
             return ()
         with torch.no_grad():
-            # A parameter of the user's own may have become negative.
-            if self._damps and bool((self.gamma() < 0).any()):
-                return ()
             law = Law.NON_INCREASING if self._damps else Law.CONSERVED
             return (WaveEnergy(self.laplacian, law, speed=self.c().clone(), mass=self.m().clone()),)
 

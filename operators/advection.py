@@ -45,7 +45,8 @@ class AdvectionOperator(Operator):
         flux: UPWIND or CENTRED.
         conservative: −div(u b), or with False −b·grad u.
 
-    Whatever the flux, what leaves through open sides carries the donor's value, and what enters brings u = 0.
+    What enters through open sides brings u = 0. What leaves a surface carries the donor's value, whatever the flux; on a grid
+    u is zero on open walls, to which the centred flux holds, so that without diffusion waves come back from there.
     """
 
     flows: Tensor
@@ -152,7 +153,8 @@ class _Assembly(nn.Module):
         rows, columns = torch.cat([i, i, j, j, out, nodes]), torch.cat([i, j, i, j, out, nodes])
         key, place = torch.unique(rows * n + columns, return_inverse=True)
         self.pattern = SparsityPattern(key // n, key % n, (n, n))
-        self.count = count
+        # The boundary of a surface runs through its nodes: there is no other value there to take the mean with.
+        self.centred = count if sides.exits_at_nodes else sides.count
         self.register_buffer("diagonal", (key // n == key % n).nonzero().squeeze(1), persistent=False)
         ii, ij, ji, jj, oo, _ = place.split([count] * 4 + [out.numel(), n])
         inner, outer = torch.arange(count, device=device), count + torch.arange(out.numel(), device=device)
@@ -174,7 +176,7 @@ class _Assembly(nn.Module):
     def forward(self, flows: Tensor, flux: Flux, conservative: bool) -> Tensor:
         size = flows.abs()
         if flux is Flux.CENTRED:
-            size = torch.cat([torch.zeros_like(size[..., : self.count]), size[..., self.count :]], dim=-1)
+            size = torch.cat([torch.zeros_like(size[..., : self.centred]), size[..., self.centred :]], dim=-1)
         both = torch.cat([size + flows, size - flows], dim=-1) / 2
         filling = self.conservative if conservative else self.advective
         values: Tensor = filling(both[..., None]).squeeze(-1)

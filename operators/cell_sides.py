@@ -53,9 +53,13 @@ class CellSides(nn.Module):
         Raises:
             FieldError: neither flows nor vectors of this domain.
         """
-        if velocity.ndim and velocity.shape[-1] == self.count and velocity.shape[-2:] != (self.mass.numel(), self.axes):
+        vectors = [(rows, self.axes) for rows in self._rows]
+        if velocity.ndim and velocity.shape[-1] == self.count and tuple(velocity.shape[-2:]) not in vectors:
             return velocity
         return self._through(self._vectors(velocity))
+
+    exits_at_nodes = False
+    """Whether open sides lie at their nodes, as on a surface, or half a spacing away from them, as on a grid."""
 
     axes = 0
     """d, the components of a velocity; 0 where there are flows alone."""
@@ -143,6 +147,7 @@ class MeshSides(CellSides):
     sign: Tensor
     rims: Tensor
     walls: Tensor
+    exits_at_nodes = True
 
     def __init__(self, mesh: TriangleMesh, open_boundary: bool) -> None:
         corners, faces = face_corners(mesh), mesh.faces

@@ -1,6 +1,6 @@
 """Print the Markdown tables of a JSON file that a command wrote: python tests/benchmarks/readme_table.py runs/heat/table.json
 
-Understands what `neuralpde run heat` and `neuralpde bench operators|scale|integrators` write with --json.
+Understands what `neuralpde run heat` and `neuralpde bench newcomer|operators|scale|integrators` write with --json.
 """
 
 import json
@@ -15,7 +15,7 @@ def markdown(record: dict) -> str:
     tables = {}
     for row in record["rows"]:
         tables.setdefault(row["table"], []).append(row)
-    drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale}
+    drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale, "newcomer": newcomer}
     single = [drawn[name](rows) for name, rows in tables.items() if name in drawn]
     return "\n\n".join([*single, *races(tables), *overheads(tables)])
 
@@ -78,6 +78,15 @@ def scale(rows: list[dict]) -> str:
     value = {(row["method"], row["metric"]): row["value"] for row in rows}
     lines = [[method, *(f"{value[method, metric]:.1f}" for metric in metrics)] for method in methods(rows)]
     return table(["", *(f"{metric}, {unit[metric]}" for metric in metrics)], lines)
+
+
+def newcomer(rows: list[dict]) -> str:
+    value = {(row["method"], row["metric"]): row["value"] for row in rows}
+    lines = [
+        [f"`{m}`", f"{100 * value[m, 'kappa_error']:.3f} %", f"{value[m, 'cpu_seconds']:.1f}", f"{value[m, 'lines']:.0f}"]
+        for m in methods(rows)
+    ]
+    return table(["learn κ of heat", "error of κ", "CPU-seconds, 40 gradient steps", "lines"], lines)
 
 
 def methods(rows: list[dict]) -> list[str]:

@@ -11,7 +11,7 @@ from integrators import ARK324, ETDRK4, RK4, Euler, integrate
 from neuralpde.burgers import Burgers
 from neuralpde.coefficient import learned
 from neuralpde.invariants import Law, Mass, MaximumPrinciple, Norm, check_invariants
-from operators import Boundary, Grid, cotangent_laplacian, grid_laplacian, icosphere
+from operators import Boundary, FieldError, Grid, cotangent_laplacian, grid_laplacian, icosphere
 from operators.advection import Flux
 from operators.cell_sides import cell_sides
 
@@ -198,5 +198,11 @@ def test_what_cannot_be_is_refused():
         Burgers(cotangent_laplacian(mesh), mesh)
     with pytest.raises(ValueError, match="UPWIND for shocks"):
         Burgers(cotangent_laplacian(mesh), mesh, direction=random(12, 3), flux=Flux.LIMITED)
+    with pytest.raises(ValueError, match="UPWIND for shocks"):
+        Burgers(cotangent_laplacian(mesh), mesh, direction=random(12, 3), flux="limited")
+    f = Burgers(cotangent_laplacian(mesh), mesh, direction=random(12, 3))
+    for u in (random(11, 1), random(12, 1).float(), random(12, 1).to(torch.complex128)):
+        with pytest.raises(FieldError):
+            f.nonlinear(0.0, u)
     with pytest.raises(ValueError, match="viscosity"):
         Burgers(cotangent_laplacian(mesh), mesh, -0.1, random(12, 3))

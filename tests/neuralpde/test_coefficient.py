@@ -133,7 +133,7 @@ def test_other_refusals_name_the_cure():
         as_coefficient(torch.tensor(1j), L, "rate")
 
 
-@pytest.mark.parametrize("value", [0.7, FIELD, learned(0.7), learned(FIELD), twice, Network()], ids=str)
+@pytest.mark.parametrize("value", [0.7, FIELD, learned(0.7), learned(FIELD), twice, Network()], ids=["number", "field", "learned number", "learned field", "function", "network"])
 def test_copies_moves_and_checkpoints(value):
     a = as_coefficient(value, L, "rate")
     assert "rate" in repr(a)

@@ -195,6 +195,8 @@ def test_refusals_name_the_cure():
         Coupled()
     with pytest.raises(TypeError, match="must not be called t"):
         Coupled(t=Heat(L))
+    with pytest.raises(TypeError, match="must not be called pop, a word"):
+        Coupled(pop=Heat(L))
     with pytest.raises(TypeError, match="u has an empty list of terms"):
         Coupled(u=[])
     with pytest.raises(TypeError, match="a term of u asks for w, but the fields are u, v"):

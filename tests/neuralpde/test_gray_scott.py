@@ -11,7 +11,7 @@ from scipy import ndimage
 from integrators import ARK324, Euler, integrate
 from neuralpde.coefficient import learned
 from neuralpde.gray_scott import GrayScott
-from operators import Boundary, Grid, cotangent_laplacian, grid_laplacian, icosphere
+from operators import Boundary, Graph, Grid, combinatorial_laplacian, cotangent_laplacian, grid_laplacian, icosphere
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,16 @@ def test_seeds_are_where_they_are_said_to_be(L):
     assert torch.equal(u[~inside], torch.ones_like(u[~inside]))
     assert torch.equal(f.seeded(seed=4, patches=3)[0], u)
     assert not torch.equal(f.seeded(seed=5, patches=3)[0], u)
+
+
+def test_seeds_stay_in_their_piece_of_the_domain():
+    ring = torch.arange(100)
+    edges = torch.cat([torch.stack([ring, (ring + 1) % 100]), torch.tensor([[100], [101]])], dim=1)
+    f = GrayScott(combinatorial_laplacian(Graph(edges, 102, torch.ones(101, dtype=torch.float64)).undirected()))
+    for seed in range(4):
+        # Twenty patches of three nodes at most, some of them in the piece of two nodes.
+        inside = f.seeded(patches=20, seed=seed, spread=0.03)[1] > 0
+        assert int(inside.sum()) <= 60
 
 
 def test_feed_and_kill_are_learned_and_coefficients_checked():

@@ -40,6 +40,12 @@ def test_leaving_breaks_it_and_coming_in_does_not():
     assert region.violation(path(-1.0, -2.0, 0.5, -0.25)) == 0.25
 
 
+def test_backwards_what_has_left_does_not_come_in_again():
+    region = InvariantRegion().under(Law.NON_DECREASING)
+    assert region.violation(path(1.0, -0.5, -2.0, -0.25)) == 0.0
+    assert region.violation(path(1.0, -0.5, 0.5)) == 0.5
+
+
 def test_two_flows_that_keep_a_box_keep_it_together():
     L = grid_laplacian(Grid(5, 1.0, Boundary.PERIODIC))
     both = FisherKPP(L, 0.1) + FisherKPP(L, 0.2, 3.0)

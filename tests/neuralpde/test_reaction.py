@@ -107,6 +107,7 @@ def test_linear_theory_is_what_a_small_wave_does():
     eigenvalues = torch.linspace(0, 3, 301)
     assert f.preferred(rest) == pytest.approx(float(eigenvalues[f.growth_rate(eigenvalues, rest).argmax()]), abs=0.02)
     assert Brusselator(f.laplacian, (1.0, 1.0)).preferred(rest) == 0.0
+    assert Brusselator(f.laplacian, (0.0, 0.0)).preferred(rest) == 0.0
 
 
 def test_the_parts_are_the_system_for_every_kind_of_diffusivity():

@@ -36,15 +36,18 @@ from neuralpde import (
 )
 from neuralpde.acoustics import Acoustics
 from neuralpde.averaging import Averaging
+from neuralpde.boundary_conditions import Robin
 from neuralpde.coupled import Coupled
 from neuralpde.dirichlet import Dirichlet
 from neuralpde.kuramoto_sivashinsky import KuramotoSivashinsky
-from neuralpde.phase_field import CahnHilliard
+from neuralpde.mean_curvature import ConformalMeanCurvatureFlow, MeanCurvatureFlow
+from neuralpde.phase_field import AllenCahn, CahnHilliard
 from neuralpde.schroedinger import Schroedinger
 from neuralpde.sources import Decay
 from neuralpde.testing import assert_within, fields
 from neuralpde.transport import Advection
 from neuralpde.waves import Wave
+from operators.boundary_terms import named_boundary
 
 NOW = torch.zeros((), dtype=torch.float64)
 L = robust_laplacian(icosphere(0))
@@ -353,6 +356,54 @@ def test_a_frozen_right_hand_side_is_what_it_was():
         next(heat.parameters()).add_(1.0)
     torch.testing.assert_close(kept.linear @ x, -0.5 * (L @ x))
     assert isinstance(kept, Heat)
+
+
+def test_a_frozen_right_hand_side_keeps_its_fixed_fields_and_shares_its_operators():
+    f = Heat(L, 0.5 + torch.rand(12, 1, dtype=torch.float64))
+    still, x = f.frozen(), torch.randn(12, 2, dtype=torch.float64)
+    before = f(NOW, x)
+    f.load_state_dict({"kappa.value": torch.ones(12, 1)})
+    assert torch.equal(still(NOW, x), before)
+    torch.testing.assert_close(still.linear @ x, before)
+    torch.testing.assert_close(f(NOW, x), -(L @ x))
+    assert still.laplacian.stiffness.values.data_ptr() == L.stiffness.values.data_ptr()
+
+
+ONES_OWN = {
+    "heat": lambda p: Heat(L, p),
+    "Allen and Cahn": lambda p: AllenCahn(L, 0.3, p),
+    "Cahn and Hilliard": lambda p: CahnHilliard(L, 0.3, p),
+    "Cahn and Hilliard, stabilised": lambda p: CahnHilliard(L, 0.3, p, stabilization=2.0),
+    "damped wave": lambda p: Wave(L, damping=p),
+    "decay": lambda p: Decay(L, p),
+    "uneven decay": lambda p: Decay(L, p * torch.ones(12, 1, dtype=torch.float64)),
+    "Robin": lambda p: Robin(L, named_boundary(L, [0, 5]), p),
+    "mean curvature": lambda p: MeanCurvatureFlow(icosphere(0), p),
+    "held mean curvature": lambda p: MeanCurvatureFlow(icosphere(0), p, fixed=lambda mesh: [0]),
+    "conformal": lambda p: ConformalMeanCurvatureFlow(icosphere(0), p),
+}
+
+
+@pytest.mark.parametrize("name", ONES_OWN)
+def test_laws_are_declared_while_a_parameter_of_ones_own_is_not_negative(name):
+    p = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+    f = ONES_OWN[name](p)
+    x = icosphere(0).vertices
+    x = (x, x.flip(0) ** 2) if name == "damped wave" else x
+    assert f.dissipative
+    with torch.no_grad():
+        p.fill_(-0.5)
+        f = ONES_OWN[name](p) if name == "uneven decay" else f
+        assert not f.dissipative
+        part, rest = (f.linear, None if f.nonlinear is None else f.nonlinear(NOW, x)) if f.linear else f.lagged(NOW, x)
+        assert not part.self_adjoint
+        assert part.norm_bound() > 0
+        y = part.solve(torch.tensor(0.01, dtype=torch.float64), x)
+        whole, applied = f(NOW, x), part @ x
+        for k, value in enumerate(parts_of(whole)):
+            others = 0 if rest is None else parts_of(rest)[k]
+            torch.testing.assert_close(parts_of(applied)[k] + others, value)
+            torch.testing.assert_close(parts_of(y)[k] - 0.01 * parts_of(part @ y)[k], parts_of(x)[k])
 
 
 class Activated(nn.Module):

@@ -47,6 +47,23 @@ def test_the_exact_flow_is_the_matrix_exponential_and_keeps_norm_and_energy(data
     assert energy.violation(path) < 1e-12 * (1 + abs(h))
 
 
+@pytest.mark.parametrize("uneven", [False, True])
+def test_a_parameter_of_ones_own_may_be_a_negative_dispersion(uneven):
+    """A negative effective mass: over a long time too, where the series is long."""
+    L = robust_laplacian(icosphere(0))
+    V = torch.linspace(-1, 2, 12, dtype=torch.float64)[:, None] if uneven else torch.tensor(0.3, dtype=torch.float64)
+    f, psi = Schroedinger(L, torch.nn.Parameter(torch.tensor(-0.5, dtype=torch.float64)), V), drawn(12)
+    H = -0.5 * L.matrix() + torch.diag(V.expand(12, 1)[:, 0])
+    with torch.no_grad():
+        path = torch.stack([psi, f.linear.exponential(40.0, psi)])
+        torch.testing.assert_close(path[1], torch.linalg.matrix_exp(-40j * H) @ psi, rtol=1e-10, atol=1e-10)
+        y = f.linear.solve(torch.tensor(0.2, dtype=torch.float64), psi)
+        torch.testing.assert_close(y + 0.2j * (H.to(y.dtype) @ y), psi)
+    assert f.linear.norm_bound() >= float(torch.linalg.eigvals(H).abs().max())
+    for invariant in f.invariants:
+        assert invariant.violation(path) < 1e-11, invariant.name
+
+
 def test_a_plane_wave_turns_at_its_energy():
     """ψ = exp(i(kx − ωt)) with ω = α (2 − 2 cos kΔ)/Δ² + V on a periodic grid."""
     step = 2 * math.pi / 32

@@ -239,6 +239,19 @@ def test_a_mountain_is_learned_from_the_wind_it_makes():
     assert_within(found, truth - truth.mean(), 1e-3)
 
 
+def test_a_rotation_about_the_z_axis_can_be_learned_as_one_number():
+    mesh = icosphere(0)
+    one, vector = (ShallowWater(mesh, radius=1.0, gravity=1.0, rotation=torch.nn.Parameter(r)) for r in (noise(3)[0], noise(3)))
+    fixed = ShallowWater(mesh, radius=1.0, gravity=1.0, rotation=float(one.rotation.detach()))
+    x = state(fixed)
+    assert_within(one(0.0, x)[1].detach(), fixed(0.0, x)[1], 8 * U)
+    assert one.frequency(x) == pytest.approx(fixed.frequency(x))
+    for flow in (one, vector):
+        flow(0.0, x)[1].square().sum().backward()
+        assert float(flow.rotation.grad.norm()) > 0
+    assert fixed.on(icosphere(1)).coriolis().shape == (80, 1)
+
+
 def test_batches_are_what_their_members_are():
     flow = ShallowWater(icosphere(1), anticipation=0.1, viscosity=0.1, **SMALL)
     members = [state(flow, seed) for seed in range(3)]

@@ -15,6 +15,7 @@ from neuralpde.invariants import Law, Mass, MaximumPrinciple, Norm, check_invari
 from neuralpde.transport import Advection, AdvectionDiffusion, StreamFunction, Wind, averages
 from operators import (
     Boundary,
+    DirichletLaplacian,
     FieldError,
     Graph,
     Grid,
@@ -24,6 +25,7 @@ from operators import (
     grid,
     grid_laplacian,
     icosphere,
+    normalized_laplacian,
     robust_laplacian,
     torus,
 )
@@ -198,6 +200,41 @@ def test_an_open_boundary_lets_the_field_out():
     assert Mass not in {type(i) for i in f.invariants}
 
 
+@pytest.mark.parametrize("flux", list(Flux))
+def test_what_leaves_a_surface_carries_what_is_there_and_takes_its_norm_along(flux):
+    square = grid(9, 9)
+    mesh = TriangleMesh(square.vertices[:, :2], square.faces)
+    f = Advection(mesh, torch.tensor([[1.0, 0.3]], dtype=torch.float64), flux, open_boundary=True)
+    with torch.no_grad():
+        path = integrate(f, random(81, 1).abs(), [0.0, 0.2, 0.5, 4.0], RK4(dt=0.01)).x
+        slope = f(0.0, torch.ones(81, 1, dtype=torch.float64))[:, 0]
+    # A constant stays behind the wind but at the walls where nothing enters.
+    downwind = (mesh.vertices > 0.01).all(1)
+    assert float(slope[downwind].abs().max()) < 1e-12
+    size = (f.sides.mass[:, None] * path).sum((1, 2))
+    assert abs(float(size[-1])) < 0.01 * float(size[0])
+    assert (Norm in {type(i) for i in f.invariants}) == (flux is not Flux.LIMITED)
+    for check in check_invariants(f.invariants, path, 1e-12):
+        assert check.holds, check
+
+
+def test_what_is_kept_in_inference_mode_can_be_differentiated_later():
+    mesh = icosphere(0)
+    f, u = Advection(mesh, turning(mesh.vertices)), random(12, 1)
+    with torch.inference_mode():
+        f(0.0, u)
+    assert torch.autograd.gradcheck(lambda v: f(0.0, v), u.requires_grad_())
+
+
+def test_diffusion_averages_only_where_constants_do_not_grow():
+    ring = Graph(torch.tensor([[0, 1, 2, 0], [1, 2, 0, 3]]), 4, torch.ones(4, dtype=torch.float64)).undirected()
+    assert averages(combinatorial_laplacian(ring))
+    assert averages(DirichletLaplacian(combinatorial_laplacian(ring), torch.tensor([3])))
+    uneven = normalized_laplacian(ring)
+    assert float((uneven @ torch.ones(4, 1, dtype=torch.float64)).min()) < -0.1
+    assert not averages(uneven)
+
+
 def test_velocities_of_every_kind_are_the_same_velocity():
     mesh = icosphere(1)
     p, u, t = mesh.vertices, random(42, 1), torch.tensor(0.5)
@@ -367,3 +404,13 @@ def test_what_cannot_be_is_refused_before_anything_runs():
         Advection(mesh, random(12, 3), "fast")
     with pytest.raises(FieldError, match="one value a node"):
         StreamFunction(mesh, random(7))
+    limited = Advection(mesh, random(12, 3), Flux.LIMITED)
+    for u in (random(11, 1), random(13, 1), random(12), random(12, 1).float(), random(12, 1).to(torch.complex128)):
+        with pytest.raises(FieldError):
+            limited(0.0, u)
+
+
+def test_one_vector_is_no_flows_even_on_a_single_triangle():
+    triangle = TriangleMesh(torch.eye(3, dtype=torch.float64), torch.tensor([[0, 1, 2]]))
+    vector = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert torch.allclose(Advection(triangle, vector).flows(), Advection(triangle, vector.expand(3, 3)).flows(), atol=1e-15)

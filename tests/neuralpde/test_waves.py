@@ -110,6 +110,12 @@ def test_the_energy_is_the_integral():
     assert energy(L, (torch.sin(2 * s), torch.cos(s)), 3.0, 2.0) == pytest.approx(expected, rel=0.01)
 
 
+def test_the_energy_of_plain_numbers_is_that_of_double_precision():
+    L, x = robust_laplacian(icosphere(0)), state(12)
+    exact = WaveEnergy(L, speed=torch.tensor(0.1, dtype=torch.float64), mass=torch.tensor(0.7, dtype=torch.float64))
+    assert energy(L, x, 0.1, 0.7) == pytest.approx(float(exact.measure(x)), rel=1e-15)
+
+
 @pytest.mark.parametrize("kind", [{}, {"mass": 2.0}])
 def test_the_energy_is_kept_for_long(kind):
     L = robust_laplacian(icosphere(2))

@@ -217,6 +217,17 @@ def test_the_default_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     assert Cache.default().folder == tmp_path / "mine" / "neuralpde"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Cache.default().folder == tmp_path / ".cache" / "neuralpde"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_an_entry_that_vanishes_while_it_is_counted_is_no_error(cache):
+    cache.get("any", {}, lambda: {"x": torch.ones(3)})
+    size = cache.size()
+    (cache.folder / f"gone{SUFFIX}").symlink_to(cache.folder / "nowhere")
+    assert cache.size() == size
 
 
 def test_killed_and_concurrent_writers_leave_only_whole_entries(tmp_path):

@@ -211,6 +211,13 @@ def test_what_does_not_fit_is_refused():
             ConjugateGradient(*arguments)
 
 
+def test_a_cycle_of_several_levels_takes_complex_fields():
+    L = robust_laplacian(icosphere(3))
+    A, b = L._shifted(torch.tensor(0.3)), torch.randn(2, L.shape[0], 3, dtype=torch.complex128)
+    cycle = AMG().of(A)
+    assert_within(cycle(b), torch.complex(cycle(b.real), cycle(b.imag)), 1e-12)
+
+
 def test_a_copy_of_a_preconditioner_carries_no_hierarchy():
     L, amg = robust_laplacian(icosphere(2)), AMG()
     b = torch.randn(L.shape[0], 1, dtype=F64)

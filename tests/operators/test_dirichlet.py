@@ -56,6 +56,9 @@ def test_the_matrix_is_the_block_of_the_free_nodes(case, data):
     assert torch.equal(whole[mask], g)
     assert (D.extend(x)[mask] == 0).all()
     assert (D.extend(x, 3.0)[mask] == 3).all()
+    batch = x.expand(2, 3, *x.shape)
+    assert torch.equal(D.extend(batch, g), whole.expand(2, 3, *whole.shape))
+    assert torch.equal(D.extend(batch[0], g.expand(3, *g.shape)), whole.expand(3, *whole.shape))
     magnitude = torch.from_numpy(abs(full) @ whole.abs().numpy()) / L.mass[:, None]
     assert_within(D @ x + D.load(g), (L @ whole)[~mask], 8 * U * (2 + math.log2(len(full))) * magnitude[~mask])
 

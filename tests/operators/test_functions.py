@@ -113,6 +113,15 @@ def test_backward_heat_and_an_indefinite_operator_are_bounded_too():
     assert distance(L, p.matrix(), exact(L, lambda w: torch.exp(-1.5 * (1 - w)))) <= p.error_bound
 
 
+@functions
+def test_on_another_domain_it_is_the_same_function_there(build):
+    first, other = robust_laplacian(icosphere(1)), robust_laplacian(torus(6, 5))
+    p, expected = build(first, 0.7, tolerance=1e-3), build(other, 0.7, tolerance=1e-3)
+    moved = p.on(torus(6, 5))
+    assert moved.degree == expected.degree
+    assert torch.equal(moved.matrix(), expected.matrix())
+
+
 def test_tighter_interval_saves_products():
     L = robust_laplacian(icosphere(2))
     tight = cosine(L, 5.0, tolerance=1e-8, interval=(0, 1.00001 * L.largest_eigenvalue()))

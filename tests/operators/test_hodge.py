@@ -311,6 +311,11 @@ def test_parts_do_not_depend_on_the_unit_of_the_star(unit):
         assert_within(getattr(scaled, name), getattr(once, name), 1e-10)
 
 
+def test_no_forms_have_no_parts():
+    parts = HodgeDecomposition(torus(6, 5), unit_stars)(torch.zeros(2, 90, 0, dtype=torch.float64))
+    assert [part.shape for part in parts] == [(2, 90, 0)] * 3 + [(2, 30, 0), (2, 60, 0)]
+
+
 def test_a_gradient_field_is_exact_and_its_potential_is_found_up_to_a_constant():
     mesh = icosphere(2)
     height = mesh.vertices[:, 2:]

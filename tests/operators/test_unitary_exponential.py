@@ -207,7 +207,7 @@ def test_the_gradient_keeps_only_the_field_and_the_result():
     assert sum(sizes) <= 3 * x.numel()
 
 
-@pytest.mark.parametrize("damping", [(0.0, 0.0), (-0.3, 0.1)])
+@pytest.mark.parametrize("damping", [(0.0, 0.0), (-0.3, 0.1), (-3.0, 0.1)])
 def test_transforms_of_torch_func(damping):
     A, W = robust_laplacian(icosphere(0)), skew(4)
     x, g = torch.randn(2, 12, 4, dtype=torch.float64)
