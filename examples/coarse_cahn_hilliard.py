@@ -4,7 +4,7 @@ Two phases separate on a sphere by Cahn and Hilliard's equation. The truth has 2
 two across an interface, so that its interfaces stick to the mesh. `CorrectedStep` adds Δt div q(u) after each of its steps, with
 a flux q from a small network of local invariants (`ConservativeClosure`): whatever the network says, the mass stays. `Unrolled`
 trains it through longer and longer rollouts. `compare` rolls out four times as long as the training knew, from initial conditions
-that it did not see, beside the uncorrected simulator, and beside the ablation: the same network fitted one step at a time.
+that it did not see, beside the uncorrected simulator and the ablation: the same network, data and updates, one step at a time.
 Run it with `python examples/coarse_cahn_hilliard.py`; it takes some twenty seconds and draws coarse_cahn_hilliard.png.
 """
 

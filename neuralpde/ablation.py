@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ class Comparison:
         horizon: the steps of the training trajectories.
         errors: for each method ‖x − y‖/‖y‖ at every frame, averaged over the trajectories, (frames,); infinite from where a
             rollout broke down.
-        seconds: of training, for each method.
+        seconds: of training, for each method, over all sessions.
         steppers: the trained ones, under the same names. paths: their rollouts.
         rows: the same numbers as `Row`s.
     """
@@ -50,8 +49,9 @@ class Comparison:
         return (len(next(iter(self.errors.values()))) - 1) // self.horizon
 
     def improvement(self, name: str) -> float:
-        """How many times smaller the error is than the uncorrected simulator's, over all horizons."""
-        return self.error(UNCORRECTED, self.horizons) / self.error(name, self.horizons)
+        """How many times smaller the error is than the uncorrected simulator's, over all horizons; NaN where both are zero."""
+        ours, plain = (torch.tensor(self.error(n, self.horizons), dtype=torch.float64) for n in (name, UNCORRECTED))
+        return float(plain / ours)
 
     @property
     def rows(self) -> list[Row]:
@@ -81,8 +81,8 @@ class Comparison:
 
 def compare(
     stepper: Stepper,
-    train: Tensor,
-    test: Tensor,
+    train: State,
+    test: State,
     objectives: Sequence[Objective] | None = None,
     *,
     steps: int = 300,
@@ -95,7 +95,7 @@ def compare(
     """Train a correction in several ways, and roll each out beside the uncorrected simulator.
 
     Args:
-        stepper: untrained; each objective trains a copy.
+        stepper: untrained; each objective trains a copy of it, from the same weights on the same data, and in as many updates.
         train, test: true trajectories (frames, B, ..., n, c) on the stepper's domain, the second of initial conditions that are
             not in the first, and longer by a whole number: four times is usual.
         objectives: `(Unrolled(), OneStep())` if absent: through the solver, and the ablation without it.
@@ -106,7 +106,7 @@ def compare(
     Returns:
         Comparison: prints as a table; `.rows` for JSON.
     """
-    horizon, frames = len(train) - 1, len(test) - 1
+    horizon, frames = (len(parts_of(path)[0]) - 1 for path in (train, test))
     if horizon < 1 or frames < horizon:
         raise ValueError(f"test must be at least as long as train, and the two have {frames} and {horizon} steps")
     methods: dict[str, Stepper] = {UNCORRECTED: stepper.uncorrected}
@@ -117,9 +117,10 @@ def compare(
             raise ValueError(f"two objectives are both called {objective.name!r}: compare them in two calls")
         member = copy.deepcopy(stepper)
         file = None if folder is None else folder / f"{objective.name.replace(' ', '-').replace(',', '')}.safetensors"
-        began = time.perf_counter()
-        fit(member, train, objective, steps=steps, learning_rate=learning_rate, seed=seed, checkpoint=file, progress=progress)
-        methods[name], seconds[name] = member, time.perf_counter() - began
+        training = fit(
+            member, train, objective, steps=steps, learning_rate=learning_rate, seed=seed, checkpoint=file, progress=progress
+        )
+        methods[name], seconds[name] = member, training.seconds
     paths = {name: rollout(method, test) for name, method in methods.items()}
     errors = {name: relative_error(path, test, mass) for name, path in paths.items()}
     return Comparison(horizon, errors, seconds, methods, paths)
@@ -148,5 +149,6 @@ def relative_error(path: State, truth: State, mass: Tensor | None = None) -> Ten
         weight = y.new_ones(()) if mass is None else mass[:, None].to(y.real.dtype)
         missed.append((weight * (x - y).abs().square()).sum((-2, -1)))
         size.append((weight * y.abs().square()).sum((-2, -1)))
-    ratio = (torch.stack(missed).sum(0) / torch.stack(size).sum(0).clamp(min=1e-300)).sqrt().nan_to_num(nan=torch.inf)
+    whole = torch.stack(size).sum(0)
+    ratio = (torch.stack(missed).sum(0) / whole.clamp(min=torch.finfo(whole.dtype).tiny)).sqrt().nan_to_num(nan=torch.inf)
     return ratio.reshape(len(ratio), -1).mean(1)

@@ -81,7 +81,6 @@ class Robin(RightHandSide):
         self.laplacian, self.boundary = laplacian, _fitting(boundary, laplacian)
         self.h = as_coefficient(exchange, laplacian, "exchange", nonnegative=True, positive=_is_learned(exchange))
         self.w = as_coefficient(outside, laplacian, "outside")
-        self._closed = isinstance(outside, (int, float)) and outside == 0
         if diffusivity is None and bool((boundary.gap > 0).any()):
             raise ValueError(
                 "the nodes of a grid lie half a cell inside of its boundary: give the diffusivity of the equation, as in "
@@ -101,24 +100,24 @@ class Robin(RightHandSide):
         return self.boundary.total(effective) / self.laplacian.mass[:, None]
 
     def forward(self, t: Tensor, u: Tensor) -> Tensor:
-        return -self._rate(t) * (u if self._closed else u - self.w(t))
+        return -self._rate(t) * (u if self.w.absent else u - self.w(t))
 
     @property
     def linear(self) -> LinearPart | None:
-        if not (self.h.steady and self.kappa.steady) or self.h().shape[-1:] not in (torch.Size([]), torch.Size([1])):
+        if not (self.h.steady and self.kappa.steady) or self._rate(None).shape != (self.laplacian.shape[0], 1):
             return None
         return fading(self.laplacian, self._rate(None))
 
     @property
     def nonlinear(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """N(t, u) = h ℓ / m w."""
-        if self._closed or self.linear is None:
+        if self.w.absent or self.linear is None:
             return None
         return lambda t, u: torch.zeros_like(u) + self._rate(t) * self.w(t)
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
-        if not self._closed or self.linear is None or self.h.negative or self.kappa.negative:
+        if not self.w.absent or self.linear is None or self.h.negative or self.kappa.negative:
             return ()
         return (Norm(self.laplacian, Law.NON_INCREASING),)
 

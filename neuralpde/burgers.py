@@ -87,7 +87,7 @@ class Burgers(RightHandSide):
             return ()
         declared: list[Invariant] = [Mass(self.laplacian)]
         if self.b.steady and self.sides.solenoidal(self.sides.flows(self.b())):
-            still = self.flux is Flux.CENTRED and not self.nu.value.requires_grad and float(self.nu()) == 0
+            still = self.flux is Flux.CENTRED and not self.nu().requires_grad and float(self.nu()) == 0
             declared.append(Norm(self.laplacian, Law.CONSERVED if still else Law.NON_INCREASING))
             if self.flux is Flux.UPWIND and averages(self.laplacian):
                 declared.append(MaximumPrinciple(self.laplacian, Law.NON_INCREASING))

@@ -44,6 +44,8 @@ class Coefficient(nn.Module):
     Attributes:
         steady: whether it does not depend on t.
         scalar: whether it is one number; False for modules and functions, which may give fields.
+        absent: whether it was given as the number 0, so that its term is left out. It is then no part of a checkpoint: one with
+            another value does not load, rather than to no effect.
     """
 
     __call__: Callable[..., Tensor]
@@ -52,6 +54,7 @@ class Coefficient(nn.Module):
     def __init__(self, name: str, value: object, dtype: torch.dtype, device: torch.device, *, positive: bool) -> None:
         super().__init__()
         self.name = name
+        self.absent = isinstance(value, (int, float)) and value == 0
         self.logarithm = positive and isinstance(value, Learned)
         self.function: Callable[[Tensor], Tensor] | None = None
         start = value.value if isinstance(value, Learned) else value
@@ -68,11 +71,14 @@ class Coefficient(nn.Module):
             return
         number = torch.as_tensor(start, dtype=dtype, device=device)
         _check_range(name, number, positive)
-        if isinstance(value, Learned):
-            self.value = nn.Parameter((number.log() if self.logarithm else number).detach().clone())
+        if self.logarithm:
+            # Under a name of its own: a checkpoint must not load into a coefficient that means something else by the number.
+            self.log_value = nn.Parameter(number.detach().log())
+        elif isinstance(value, Learned):
+            self.value = nn.Parameter(number.detach().clone())
         else:
             # Persistent: a coefficient is part of the model, unlike the mesh.
-            self.register_buffer("value", number)
+            self.register_buffer("value", number, persistent=not self.absent)
 
     @property
     def steady(self) -> bool:
@@ -82,7 +88,7 @@ class Coefficient(nn.Module):
     @property
     def scalar(self) -> bool:
         """Whether it is one number, the same at all nodes and times."""
-        return self.function is None and self.value.numel() == 1
+        return self.function is None and (self.log_value if self.logarithm else self.value).numel() == 1
 
     @property
     def negative(self) -> bool:
@@ -96,7 +102,7 @@ class Coefficient(nn.Module):
             ValueError: it depends on t, and none was given; or its function gives something else than real numbers.
         """
         if self.function is None:
-            value = self.value.exp() if self.logarithm else self.value
+            value = self.log_value.exp() if self.logarithm else self.value
             return value.reshape(()) if value.numel() == 1 else value
         if t is None:
             raise ValueError(

@@ -14,6 +14,7 @@ from integrators.solution import Time
 from neuralpde.invariants import Invariant, Part
 from neuralpde.rhs import Function, RightHandSide, Sum
 from neuralpde.symmetry import Symmetry
+from operators import FieldError
 
 Term = Function | RightHandSide | nn.Module
 
@@ -89,7 +90,8 @@ class Coupled(RightHandSide):
     def _fields(self, x: Any) -> dict[str, Tensor]:
         if not isinstance(x, tuple) or len(x) != len(self.names):
             form = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
-            raise TypeError(f"the state of this system is ({', '.join(self.names)}), not {form}: make it with .state(...)")
+            names = ", ".join(self.names)
+            raise FieldError(f"the state of this system is the tuple ({names}), not {form}: make it with .state(...)")
         return self.named(x)
 
     def _own(self, name: str) -> RightHandSide | None:

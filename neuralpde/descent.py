@@ -95,6 +95,10 @@ class Adam(Descent):
     steps: int = 300
     learning_rate: float = 0.05
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"steps and learning_rate must be positive, not {self}")
+
     def search(self, problem: InverseProblem, report: Report) -> Search:
         search = Search(problem.guess.clone())
         vector = problem.guess.clone().requires_grad_()
@@ -119,6 +123,10 @@ class LBFGS(Descent):
     steps: int = 100
     memory: int = 20
     tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.memory < 1 or not self.tolerance > 0:
+            raise ValueError(f"steps, memory and tolerance must be positive, not {self}")
 
     def search(self, problem: InverseProblem, report: Report) -> Search:
         search = Search(problem.guess.clone())

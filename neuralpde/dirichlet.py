@@ -102,7 +102,7 @@ class Dirichlet(RightHandSide):
 
     @property
     def _at_zero(self) -> bool:
-        return all(held.zero for held in self.given if isinstance(held, Held))
+        return all(held.g.absent for held in self.given if isinstance(held, Held))
 
     @property
     def linear(self) -> LinearPart | None:
@@ -190,7 +190,6 @@ class Held(nn.Module):
 
     def __init__(self, value: Any, rate: Any, fixed: Tensor, domain: Any) -> None:
         super().__init__()
-        self.zero = isinstance(value, (int, float)) and value == 0
         self.value, self.given_rate = value if callable(value) else None, rate
         self.g = _coefficient("held value", value, fixed, domain)
         self.dg = None if rate is None else _coefficient("rate", rate, fixed, domain)
@@ -303,13 +302,21 @@ def _with_rows(x: Tensor, rows: Tensor, values: Tensor) -> Tensor:
 
 def _coefficient(name: str, value: Any, fixed: Tensor, domain: Any) -> Coefficient:
     """g as a function of t alone, or still."""
-    if callable(value) and not isinstance(value, Learned):
-        read = value.forward if isinstance(value, nn.Module) else value
-        if len(inspect.signature(read).parameters) > 1:
-            if domain is None:
-                raise TypeError("values take t and positions: name the domain, as in Dirichlet(f, nodes, g, domain=mesh)")
-            value = AtPositions(value, positions(domain)[fixed])
+    given = value.forward if isinstance(value, nn.Module) else value
+    if callable(given) and not isinstance(given, Learned) and _takes_positions(given):
+        if domain is None:
+            raise TypeError("values take t and positions: name the domain, as in Dirichlet(f, nodes, g, domain=mesh)")
+        value = AtPositions(value, positions(domain)[fixed])
     return Coefficient(name, value, torch.float64, fixed.device, positive=False)
+
+
+def _takes_positions(function: Callable[..., Tensor]) -> bool:
+    try:
+        arguments = inspect.signature(function).parameters.values()
+    except ValueError:
+        # Of a builtin such as torch.cos nothing is known.
+        return False
+    return sum(a.default is a.empty and a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD) for a in arguments) > 1
 
 
 def _indices(nodes: Any) -> Tensor:

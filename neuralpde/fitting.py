@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,7 +40,7 @@ def fit(
         checkpoint: a file, written atomically every few seconds; a training that was killed continues from it, bit for bit. If
             absent nothing is kept. `load(checkpoint, stepper)` reads the weights.
         progress: show a bar on standard error.
-        notes: what else identifies this training; a checkpoint with other notes is refused.
+        notes: what else identifies this training; a checkpoint with other notes, or of another truth, is refused.
 
     Returns:
         Training: the loss of each step, and the seconds.
@@ -58,6 +59,8 @@ def fit(
             f"truth has {shape[0] - 1} steps and the objective wants windows of {objective.longest()}: give longer trajectories, "
             "or shorter lengths"
         )
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
     if not any(p.requires_grad for p in stepper.parameters()):
         raise ValueError("no parameter of this stepper requires a gradient: is it the uncorrected simulator?")
 
@@ -66,7 +69,7 @@ def fit(
 
     with ExitStack() as stack:
         file = checkpoint or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "correction.safetensors"
-        identity = {"objective": repr(objective), **(notes or {})}
+        identity = {"objective": repr(objective), "truth": _digest(truth), **(notes or {})}
         show = stack.enter_context(_Bar(objective.name, steps)) if progress else _silent
         return train(
             stepper,
@@ -84,6 +87,15 @@ def fit(
 def load(checkpoint: Path, stepper: Stepper) -> Training:
     """Read into `stepper` the weights that `fit(..., checkpoint=...)` wrote, and say how they were trained."""
     return load_weights(checkpoint, stepper)
+
+
+def _digest(truth: State) -> str:
+    """What tells one truth from another."""
+    found = hashlib.sha256()
+    for part in parts_of(truth):
+        found.update(f"{part.dtype} {tuple(part.shape)}".encode())
+        found.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _silent(training: Training) -> None:

@@ -107,6 +107,8 @@ class GrayScott(ReactionDiffusion):
         Args:
             patches: how many. spread: the part of the nodes in each patch.
         """
+        if not 0 < spread <= 1:
+            raise ValueError(f"spread is the part of the nodes in each patch, above 0 and at most 1, not {spread}")
         n, dtype, device = self.laplacian.shape[0], self.laplacian.dtype, self.laplacian.device
         generator = torch.Generator().manual_seed(seed)
         peaks = torch.zeros(n, patches, dtype=torch.float64)

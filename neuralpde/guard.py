@@ -14,7 +14,8 @@ from torch import Tensor
 from integrators import Solution, SolveError, State, Status
 from integrators.gradients import stacked
 from integrators.state import check_state, parts_of, state_map
-from neuralpde.stepper import Stepper
+from neuralpde.stepper import Stepper, whole
+from operators import FieldError
 
 Measure = Callable[[Any], Tensor]
 
@@ -41,12 +42,16 @@ class Hull(Bound):
     @classmethod
     def of(cls, truth: Tensor, margin: float = 0.5) -> Hull:
         """The range of trajectories (..., n, c), widened on both sides by `margin` times itself."""
+        if not isinstance(truth, Tensor) or truth.is_complex() or not bool(torch.isfinite(truth).all()):
+            raise FieldError("a hull is of one real finite field: of tuples and complex states bound a measure, by Limit.of(...)")
         flat = truth.detach().reshape(-1, truth.shape[-1])
         low, high = flat.amin(0), flat.amax(0)
         return cls(low - margin * (high - low), high + margin * (high - low))
 
     def keeps(self, before: State, after: State, dt: float) -> Tensor:
-        (x,) = parts_of(after)
+        if not isinstance(after, Tensor) or after.is_complex():
+            raise FieldError("a hull bounds one real field: of tuples and complex states bound a measure, by Limit(...)")
+        x = after
         return ((x >= self.low) & (x <= self.high)).all(dim=-1).all(dim=-1)
 
 
@@ -198,7 +203,7 @@ class Guarded(Stepper):
     def path(self, x0: State, steps: int, t0: float = 0.0) -> State:
         check_state(x0, "x0")
         states, x = [x0], x0
-        for k in range(steps):
+        for k in range(whole(steps)):
             try:
                 x = self(t0 + k * self.dt, x)
             except SolveError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from integrators import State
 from integrators.state import parts_of, state_map
-from operators import Laplacian, dirichlet_energy, mass_weighted_norm, rayleigh_quotient
+from operators import FieldError, Laplacian, dirichlet_energy, mass_weighted_norm, rayleigh_quotient
 
 
 class Law(Enum):
@@ -121,7 +121,7 @@ class Norm(MassInvariant):
     name = "norm"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return mass_weighted_norm(self._mass(x), x)
 
     def scale(self, x: State) -> Tensor:
@@ -137,13 +137,13 @@ class Rayleigh(LaplacianInvariant):
     name = "Rayleigh quotient"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         # A field that has died out is no fault of the flow: it counts as a constant one, for 0/0 has no value.
         dead = (x == 0).all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
         return rayleigh_quotient(self.laplacian.to_wide(x), torch.where(dead, torch.ones_like(x), x))
 
     def scale(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return torch.full(x.shape[:-2], self.laplacian.norm_bound(), dtype=x.real.dtype, device=x.device)
 
 
@@ -153,11 +153,11 @@ class DirichletEnergy(LaplacianInvariant):
     name = "Dirichlet energy"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return dirichlet_energy(self.laplacian.to_wide(x), x)
 
     def scale(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return self.laplacian.norm_bound() * mass_weighted_norm(self._mass(x), x) ** 2 / 2
 
 
@@ -167,11 +167,11 @@ class Mass(MassInvariant):
     name = "mass"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return (self._mass(x)[:, None] * x).sum(dim=-2)
 
     def scale(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return (self._mass(x)[:, None] * x.abs()).sum(dim=-2).amax(dim=-1, keepdim=True)
 
 
@@ -184,12 +184,12 @@ class Entropy(MassInvariant):
     name = "entropy"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         positive = x.clamp(min=0)
         return -(self._mass(x)[:, None] * torch.xlogy(positive, positive)).sum(dim=-2)
 
     def scale(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         positive = x.clamp(min=0)
         size = torch.xlogy(positive, positive).abs() + positive
         return (self._mass(x)[:, None] * size).sum(dim=-2)
@@ -201,11 +201,11 @@ class MaximumPrinciple(NodeInvariant):
     name = "maximum principle"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return torch.cat([x.amax(dim=-2), -x.amin(dim=-2)], dim=-1)
 
     def scale(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         largest = x.abs().amax(dim=-2)
         return torch.cat([largest, largest], dim=-1)
 
@@ -216,11 +216,11 @@ class Positivity(NodeInvariant):
     name = "positivity"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return (-x.amin(dim=-2)).clamp(min=0)
 
     def scale(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return x.abs().amax(dim=-2)
 
 
@@ -258,6 +258,14 @@ class Part(Invariant):
     @property
     def name(self) -> str:
         return f"{self.invariant.name} of {self.label or f'part {self.index}'}"
+
+
+def one_field(x: State) -> Tensor:
+    """The field that a state of one part is."""
+    parts = parts_of(x)
+    if len(parts) != 1:
+        raise FieldError(f"this is a quantity of one field, and the state has {len(parts)}: say of which, as in Part(0, Mass(L))")
+    return parts[0]
 
 
 def _wide(x: Tensor) -> torch.dtype:

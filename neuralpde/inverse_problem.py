@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from integrators import Auto, Direct, Integrator, State, integrate
 from integrators.jacobian import Flat
-from neuralpde.observations import Observations
+from neuralpde.observations import Observations, broadcasts
 from neuralpde.priors import Smooth, WeightChoice
 
 
@@ -25,6 +25,8 @@ class Unknown:
     """
 
     def __init__(self, name: str, value: Tensor, prior: Smooth | None = None) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be one tensor to be estimated, not a {type(value).__name__}")
         if value.is_complex() or not value.is_floating_point():
             raise TypeError(f"{name} must be real and floating-point to be estimated, not {value.dtype}")
         if not bool(torch.isfinite(value.detach()).all()):
@@ -54,7 +56,7 @@ class InitialState(Unknown):
     """
 
     def __init__(self, guess: Tensor, prior: Smooth | None = None) -> None:
-        super().__init__("initial state", guess.detach().clone(), prior)
+        super().__init__("initial state", guess.detach().clone() if isinstance(guess, Tensor) else guess, prior)
 
 
 class Parameter(Unknown):
@@ -88,6 +90,8 @@ class InverseProblem:
         self.observations, self.unknowns = observations, list(unknowns)
         if not self.unknowns:
             raise ValueError("nothing to estimate: no parameter of the model requires a gradient, and no InitialState is given")
+        if len({id(getattr(u, "parameter", None)) for u in self.unknowns}) < len(self.unknowns):
+            raise ValueError("an unknown is given twice: name each parameter, and the initial state, once")
         self.start = next((u for u in self.unknowns if isinstance(u, InitialState)), None)
         if (self.start is None) == (initial is None):
             raise ValueError(
@@ -101,6 +105,9 @@ class InverseProblem:
         self.guess = self.flat.flat(tuple(u.value.detach() for u in self.unknowns)).clone()
         means = [u.value.detach() if u.prior is None or u.prior.mean is None else u.prior.mean for u in self.unknowns]
         pairs = zip(means, self.unknowns, strict=True)
+        for mean, u in zip(means, self.unknowns, strict=True):
+            if not broadcasts(mean.shape, u.value.shape):
+                raise ValueError(f"the prior's mean of {u.name} must be like it, {tuple(u.value.shape)}, not {tuple(mean.shape)}")
         self.mean = self.flat.flat(tuple(mean.to(u.value.dtype).expand_as(u.value) for mean, u in pairs))
         self.weights = [0.0 if u.prior is None else _number(u.prior.weight) for u in self.unknowns]
         self.solves = self.products = 0

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from integrators import LinearPart, SolveError, State, Status
 from integrators.solution import Time
-from integrators.state import number, parts_of
+from integrators.state import number
 from neuralpde.coefficient import CoefficientLike, as_coefficient
 from neuralpde.heat import Diffusion
-from neuralpde.invariants import DirichletEnergy, Invariant, Law
+from neuralpde.invariants import DirichletEnergy, Invariant, Law, one_field
 from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
 from operators import DomainError, Laplacian, MeshDiffusion, SparseOperator, TriangleMesh, cotangent_laplacian, dirichlet
@@ -257,7 +257,7 @@ class SurfaceArea(Invariant):
     law: Law = Law.NON_INCREASING
 
     def measure(self, x: State) -> Tensor:
-        (vertices,) = parts_of(x)
+        vertices = one_field(x)
         return self.surface.area(vertices)
 
     def scale(self, x: State) -> Tensor:

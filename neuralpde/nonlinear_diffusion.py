@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from integrators import LinearPart, State
-from integrators.state import parts_of
 from neuralpde.coefficient import Coefficient, CoefficientLike, Learned, as_coefficient
 from neuralpde.heat import Diffusion
-from neuralpde.invariants import Invariant, Law, Mass, MaximumPrinciple, Norm
+from neuralpde.invariants import Invariant, Law, Mass, MaximumPrinciple, Norm, one_field
 from neuralpde.rhs import RightHandSide
 from neuralpde.slopes import Slopes, as_slopes
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
@@ -180,7 +179,7 @@ class SlopeEnergy(Invariant):
     law: Law = Law.NON_INCREASING
 
     def measure(self, x: State) -> Tensor:
-        (u,) = parts_of(x)
+        u = one_field(x)
         return self.flow.energy(u)
 
     def scale(self, x: State) -> Tensor:

@@ -103,6 +103,11 @@ class Pushforward(Objective):
 
     name: ClassVar[str] = "through the last step"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, not {self.length}")
+
     def longest(self) -> int:
         return self.length
 

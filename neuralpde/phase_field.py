@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from integrators import LinearPart, State
-from integrators.state import parts_of
 from neuralpde.coefficient import Coefficient, CoefficientLike, as_coefficient
 from neuralpde.heat import Diffusion
-from neuralpde.invariants import Invariant, LaplacianInvariant, Law, Mass, NodeInvariant
+from neuralpde.invariants import Invariant, LaplacianInvariant, Law, Mass, NodeInvariant, one_field
 from neuralpde.mixed_form import MixedPart, weighted_laplacian, weighted_product
 from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
@@ -291,11 +290,11 @@ class FreeEnergy(LaplacianInvariant):
     width: Tensor | float = field(default=1.0, kw_only=True)
 
     def measure(self, x: State) -> Tensor:
-        (u,) = parts_of(x)
+        u = one_field(x)
         return self._total(u, -1.0)
 
     def scale(self, x: State) -> Tensor:
-        (u,) = parts_of(x)
+        u = one_field(x)
         return self._total(u, 1.0)
 
     def _total(self, u: Tensor, sign: float) -> Tensor:
@@ -317,7 +316,7 @@ class WithinWells(NodeInvariant):
     name = "bound |u| ≤ 1"
 
     def measure(self, x: State) -> Tensor:
-        (x,) = parts_of(x)
+        x = one_field(x)
         return x.abs().amax(dim=-2).clamp(min=1)
 
     def scale(self, x: State) -> Tensor:
@@ -337,5 +336,5 @@ def weights_are_nonnegative(laplacian: Laplacian) -> bool:
 
 
 def _columns(coefficient: Coefficient) -> bool:
-    """Whether it is steady, and the same for all channels."""
-    return coefficient.steady and (coefficient.scalar or coefficient().shape[-1] == 1)
+    """Whether it is steady, and the same for all channels and samples."""
+    return coefficient.steady and (coefficient.scalar or (coefficient().ndim == 2 and coefficient().shape[-1] == 1))

@@ -69,6 +69,10 @@ class Discrepancy(WeightChoice):
 
     factor: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"factor must be positive, 1 where the noise level is known, not {self.factor}")
+
     def choose(self, curve: Curve) -> float:
         target = self.factor**2 * curve.count
         weights = curve.weights()
@@ -93,6 +97,10 @@ class CrossValidation(WeightChoice):
     """
 
     caution: float = 1.4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.caution < math.inf:
+            raise ValueError(f"caution must be at least 1, not {self.caution}: below, noise is followed")
 
     def choose(self, curve: Curve) -> float:
         def score(weight: float) -> float:

@@ -38,7 +38,8 @@ class ReactionDiffusion(RightHandSide):
 
     Args:
         laplacian: L = M⁻¹ C, positive semi-definite, in 1/length² on a surface.
-        diffusivities: D_k ≥ 0 in length²/time, one for each name; see `Coefficient`.
+        diffusivities: D_k ≥ 0 in length²/time, one for each name; see `Coefficient`. A field multiplies L u, outside
+            the divergence.
     """
 
     names: tuple[str, ...] = ()
@@ -96,7 +97,13 @@ class ReactionDiffusion(RightHandSide):
 
         Args:
             eigenvalue: λ, of any shape. state: the values of the fields.
+
+        Raises:
+            ValueError: a coefficient that is a field or depends on time.
         """
+        uneven = [c.name for c in self.modules() if isinstance(c, Coefficient) and not c.scalar]
+        if uneven:
+            raise ValueError(f"the theory of a uniform state needs coefficients of one number each, which {uneven[0]} is not")
         dtype, device = self.laplacian.dtype, self.laplacian.device
         t = torch.zeros((), dtype=torch.float64, device=device)
 
@@ -116,15 +123,16 @@ class ReactionDiffusion(RightHandSide):
         2π / √λ is its wavelength. Zero if no pattern forms: nothing grows, or nothing faster than the uniform mode.
         """
         with torch.no_grad():
+            uniform = float(self.growth_rate(0.0, state))
             fastest = max(float(D) for D in self.diffusivities)
             if fastest <= 0:
                 return 0.0
             # Evenly in the logarithm: rates and diffusivities may be of any unit.
-            size = max(1.0, float(self.growth_rate(0.0, state).abs()))
+            size = max(1.0, abs(uniform))
             eigenvalues = torch.logspace(-8, 4, 24_001, dtype=torch.float64).to(self.laplacian.device) * size / fastest
             rates = self.growth_rate(eigenvalues, state)
             best = int(rates.argmax())
-            grows = float(rates[best]) > max(0.0, float(self.growth_rate(0.0, state)))
+            grows = float(rates[best]) > max(0.0, uniform)
             return float(eigenvalues[best]) if grows else 0.0
 
     def _rates(self) -> list[Coefficient]:
@@ -147,7 +155,7 @@ class ReactionDiffusion(RightHandSide):
 
 def _moves(D: Coefficient) -> bool:
     """Whether a field spreads at all, or may learn to."""
-    return isinstance(D.value, torch.nn.Parameter) or float(D.value) > 0
+    return bool(list(D.parameters())) or float(D()) > 0
 
 
 def numbers_of(*coefficients: Coefficient) -> list[float] | None:

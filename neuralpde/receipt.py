@@ -11,6 +11,8 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from integrators import SolveError
+
 Loss = Callable[[], Tensor]
 
 
@@ -34,6 +36,7 @@ class Direction:
         floor: how far the differences can be trusted: how much they still change around that step, or their round-off.
         scale: the largest loss on the way.
         norm: of the gradient of this parameter; of a direction over all of them NaN.
+        kink: how far the slopes on the two sides are apart: a gradient between them may be right.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Direction:
     floor: float
     scale: float
     norm: float = math.nan
+    kink: float = 0.0
 
     @property
     def disagreement(self) -> float:
@@ -52,14 +56,16 @@ class Direction:
 
     def verdict(self, tolerance: float) -> Verdict:
         """Whether gradient and difference are one number."""
-        if not math.isfinite(self.difference + self.floor) or not math.isfinite(self.gradient or 0.0):
+        if not math.isfinite(self.gradient or 0.0):
             return Verdict.DISAGREES
+        if not math.isfinite(self.difference + self.floor):
+            return Verdict.UNDECIDED
         gap, size = self._gap()
         if gap <= tolerance * size:
             return Verdict.AGREES
-        # No floor excuses a gap that is larger than it.
+        # No floor excuses a gap that is larger than it; at a kink, as of relu at 0, no slope is the only one.
         if gap > 4 * self.floor:
-            return Verdict.DISAGREES
+            return Verdict.UNDECIDED if gap <= self.kink else Verdict.DISAGREES
         # Both are zero, as far as can be told, and that is far.
         return Verdict.AGREES if self.floor <= tolerance * self.scale and size <= 8 * self.floor else Verdict.UNDECIDED
 
@@ -152,13 +158,14 @@ def receipt(
 
     Nothing is left behind: parameters, buffers, `.grad` and the random generators are as before, and every evaluation sees the
     same random numbers. A loss that is discontinuous in θ (an adaptive solver at a loose tolerance) is found out, since its
-    gradient is exact only for the steps that were taken.
+    gradient is exact only for the steps that were taken; at a kink, as of relu at 0, nothing is claimed. A step to where the loss
+    is not finite, or its solve fails, tells nothing, and shorter ones do.
 
     Args:
         loss: () ↦ scalar; run twice it must give the same value.
         parameters: a module, a tensor or tensors: what to differentiate in.
         directions: random directions over all of them.
-        tolerance: relative disagreement to accept; 1e-5 in float64 and 2e-2 in float32 if absent.
+        tolerance: relative disagreement to accept; 1e-5 in float64 and 2e-2 if anything is in float32, if absent.
         steps: h relative to the size of each parameter; 1e-1 … 1e-7 (1e-1 … 1e-3 in float32) if absent.
         seed: of the directions.
 
@@ -166,14 +173,9 @@ def receipt(
         Receipt: `print(receipt(...))`, `.ok`, `.require()`.
 
     Raises:
-        ValueError: nothing requires a gradient, or the loss is not one finite real number.
+        ValueError: nothing requires a gradient, the loss is not one finite real number, or it depends on no parameter.
     """
     named = _named(parameters)
-    wide = all(p.dtype in (torch.float64, torch.complex128) for _, p in named)
-    tolerance = (1e-5 if wide else 2e-2) if tolerance is None else tolerance
-    ladder = sorted(steps or ([10.0**-k for k in range(1, 8)] if wide else [10.0 ** (-k / 2) for k in range(2, 7)]), reverse=True)
-    if len(ladder) < 2 or ladder[-1] <= 0 or directions < 1 or not tolerance > 0:
-        raise ValueError("a receipt needs at least two positive steps, one direction and a positive tolerance")
     tensors = [p for _, p in named]
     count = 0
 
@@ -182,7 +184,7 @@ def receipt(
         count += 1
         with _same_dice():
             value = loss()
-        if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex() or not bool(torch.isfinite(value.detach())):
+        if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
             raise ValueError(f"the loss must be one finite real number, not {value!r}")
         return value.reshape(())
 
@@ -190,47 +192,57 @@ def receipt(
     with _restored(tensors, modules):
         with torch.enable_grad():
             value = evaluate()
-            found = (
-                torch.autograd.grad(value, tensors, allow_unused=True) if value.requires_grad else (None,) * len(tensors)
-            )
+            found = torch.autograd.grad(value, tensors, allow_unused=True) if value.requires_grad else (None,) * len(tensors)
         here = float(value.detach())
+        if not math.isfinite(here):
+            raise ValueError(f"the loss must be one finite real number, not {value!r}")
+        eps = max(torch.finfo(p.dtype).eps for p in (value, *tensors))
+        wide = eps < 1e-12
+        tolerance = (1e-5 if wide else 2e-2) if tolerance is None else tolerance
+        usual = [10.0**-k for k in range(1, 8)] if wide else [10 ** (-k / 2) for k in range(2, 7)]
+        ladder = sorted(steps or usual, reverse=True)
+        if len(ladder) < 2 or ladder[-1] <= 0 or directions < 1 or not tolerance > 0:
+            raise ValueError("a receipt needs at least two positive steps, one direction and a positive tolerance")
         roughness = abs(_at(evaluate, tensors, None, 0.0) - here)
         generator = torch.Generator().manual_seed(seed)
         sizes = [_size(p) for p in tensors]
         rows: list[Direction] = []
         for k in range(directions):
             v = [s * _normal(p, generator) for p, s in zip(tensors, sizes, strict=True)]
-            rows.append(_compare(f"all, direction {k + 1}", evaluate, tensors, found, v, ladder, here, roughness))
+            rows.append(_compare(f"all, direction {k + 1}", evaluate, tensors, found, v, ladder, here, roughness, eps))
         each: list[Direction] = []
         for i, (name, p) in enumerate(named):
             v = [sizes[i] * _normal(p, generator) if j == i else torch.zeros_like(q) for j, q in enumerate(tensors)]
             gradient = found[i]
             norm = 0.0 if gradient is None else float(gradient.norm())
-            each.append(_compare(name, evaluate, tensors, found, v, ladder, here, roughness, norm, absent=gradient is None))
+            each.append(_compare(name, evaluate, tensors, found, v, ladder, here, roughness, eps, norm, absent=gradient is None))
+    if all(g is None for g in found) and all(d.verdict(tolerance) is Verdict.AGREES for d in (*rows, *each)):
+        raise ValueError("the loss depends on none of these parameters: was it computed before, or from a copy of the model?")
     return Receipt(here, rows, each, tolerance, count)
 
 
 def _compare(
     name: str, evaluate: Loss, tensors: list[Tensor], found: tuple[Tensor | None, ...], v: list[Tensor], ladder: list[float],
-    here: float, roughness: float, norm: float = math.nan, *, absent: bool = False,
+    here: float, roughness: float, eps: float, norm: float = math.nan, *, absent: bool = False,
 ) -> Direction:  # fmt: skip
     """Autograd and differences in the direction v."""
     pairs = [(g, w) for g, w in zip(found, v, strict=True) if g is not None]
     gradient = sum(float((g.conj() * w).real.sum() if g.is_complex() else (g * w).sum()) for g, w in pairs)
-    eps = max(torch.finfo(p.dtype).eps for p in tensors)
     values = [(_at(evaluate, tensors, v, h), _at(evaluate, tensors, v, -h)) for h in ladder]
     quotients = [(ahead - behind) / (2 * h) for (ahead, behind), h in zip(values, ladder, strict=True)]
     noise = [(8 * eps * max(abs(a), abs(b)) + roughness) / h for (a, b), h in zip(values, ladder, strict=True)]
     # What a quotient is off by: its change to the next finer one, or its round-off, whichever is larger.
     floors = [max(abs(a - b), n) for a, b, n in zip(quotients, quotients[1:], noise[1:], strict=False)]
     best = min(range(len(floors)), key=lambda k: floors[k] if math.isfinite(floors[k]) else math.inf)
-    scale = max(abs(here), *(abs(a) for pair in values for a in pair))
+    scale = max(abs(here), *(abs(a) for pair in values for a in pair if math.isfinite(a)))
+    bends = [abs(ahead - 2 * here + behind) / h for (ahead, behind), h in zip(values, ladder, strict=True)]
+    kink = min((b for b in bends if math.isfinite(b)), default=0.0)
     value = None if absent else gradient
-    return Direction(name, value, quotients[best + 1], ladder[best + 1], floors[best], scale, norm)
+    return Direction(name, value, quotients[best + 1], ladder[best + 1], floors[best], scale, norm, kink)
 
 
 def _at(evaluate: Loss, tensors: list[Tensor], v: list[Tensor] | None, h: float) -> float:
-    """φ(θ + hv)."""
+    """φ(θ + hv), NaN where the solve fails."""
     before = [p.detach().clone() for p in tensors]
     try:
         with torch.no_grad():
@@ -238,6 +250,8 @@ def _at(evaluate: Loss, tensors: list[Tensor], v: list[Tensor] | None, h: float)
                 p.add_(w, alpha=h)
         with torch.enable_grad():  # A loss may take gradients of its own.
             return float(evaluate().detach())
+    except SolveError:
+        return math.nan
     finally:
         with torch.no_grad():
             for p, old in zip(tensors, before, strict=True):

@@ -270,8 +270,8 @@ class ScaledLinear:
         return state_map(lambda part: self.coefficient * part, self.part @ x)
 
     def norm_bound(self) -> float:
-        c = self.coefficient.detach() if isinstance(self.coefficient, Tensor) else self.coefficient
-        return float(abs(c)) * float(self.part.norm_bound())
+        c = self.coefficient
+        return float(c.detach().abs() if isinstance(c, Tensor) else abs(c)) * float(self.part.norm_bound())
 
     def solve(self, shift: Tensor, b: Any) -> Any:
         return self.part.solve(shift * self.coefficient, b)

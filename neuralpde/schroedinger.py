@@ -12,10 +12,9 @@ from torch import Tensor
 
 from integrators import LinearPart, State
 from integrators.solution import Time
-from integrators.state import parts_of
 from neuralpde.coefficient import CoefficientLike, as_coefficient
 from neuralpde.heat import Hold
-from neuralpde.invariants import Invariant, LaplacianInvariant, Law, Norm
+from neuralpde.invariants import Invariant, LaplacianInvariant, Law, Norm, one_field
 from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
 from operators import Laplacian, dirichlet_energy
@@ -197,7 +196,7 @@ class SchroedingerEnergy(LaplacianInvariant):
         return self._energy(x, self.dispersion.abs(), self.potential.abs())
 
     def _energy(self, x: State, dispersion: Tensor, potential: Tensor) -> Tensor:
-        (psi,) = parts_of(x)
+        psi = one_field(x)
         kinetic = 2 * dispersion * dirichlet_energy(self.laplacian.to_wide(psi), psi)
         return kinetic + (self._mass(psi)[:, None] * potential * psi.abs() ** 2).sum(dim=(-2, -1))
 

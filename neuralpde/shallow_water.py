@@ -95,6 +95,8 @@ class ShallowWater(RightHandSide):
         self.b = as_coefficient(topography, like, "topography")
         self.nu = _drag(viscosity, like, "viscosity")
         self.nu4 = _drag(hyperviscosity, like, "hyperviscosity")
+        if not isinstance(rotation, (int, float, Tensor)) or (isinstance(rotation, Tensor) and rotation.is_complex()):
+            raise ValueError(f"rotation must be a real number or vector (3,), to be learned as an nn.Parameter, not {rotation!r}")
         axis = rotation if isinstance(rotation, Parameter) else torch.as_tensor(rotation, dtype=like.dtype, device=like.device)
         if axis.shape not in ((), (3,)) or not bool(torch.isfinite(axis.detach()).all()):
             raise ValueError(f"rotation must be a finite number or a vector (3,), not {rotation!r}")
@@ -218,6 +220,8 @@ class ShallowWater(RightHandSide):
         grid = self.grid
         check_field(x[0], len(grid.cell_areas), grid.dtype, grid.device, "the depth h")
         check_field(x[1], len(grid.edge_areas), grid.dtype, grid.device, "the wind u")
+        if x[0].is_complex() or x[1].is_complex():
+            raise FieldError("depth and wind are real: the energy of complex ones means nothing")
         return x
 
 

@@ -133,10 +133,10 @@ class Decay(RightHandSide):
 def fading(laplacian: Laplacian, rate: Tensor) -> Diffusion:
     """−diag(r) for a field r (n, 1), with the masses of L: it merges with diffusions on the same nodes."""
     empty, least = Laplacian(laplacian.stiffness * 0.0, laplacian.mass), rate.detach().min()
+    if least >= 0:
+        return Diffusion(with_potential(empty, rate), 1.0)
     # A Laplacian takes r ≥ 0: what grows is kept outside.
-    return (
-        Diffusion(with_potential(empty, rate - least), 1.0, least) if least < 0 else Diffusion(with_potential(empty, rate), 1.0)
-    )
+    return Diffusion(with_potential(empty, rate - least), 1.0, least)
 
 
 def positions(domain: Domain) -> Tensor:

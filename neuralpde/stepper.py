@@ -46,7 +46,7 @@ class Stepper(Movable, ABC):
         """x at t0, t0 + Δt, …: (steps + 1, ..., n, c), with gradients through all of it."""
         check_state(x0, "x0")
         states, x = [x0], x0
-        for k in range(_whole(steps)):
+        for k in range(whole(steps)):
             x = self(t0 + k * self.dt, x)
             states.append(x)
         return stacked(states)
@@ -71,7 +71,7 @@ class SolverStep(Stepper):
         return integrate(self.f, x, self._times(float(t), 1), self.solver).final
 
     def path(self, x0: State, steps: int, t0: float = 0.0) -> State:
-        return integrate(self.f, x0, self._times(t0, _whole(steps)), self.solver).x
+        return integrate(self.f, x0, self._times(t0, whole(steps)), self.solver).x
 
     def _times(self, t0: float, steps: int) -> list[float]:
         return [t0 + k * self.dt for k in range(steps + 1)]
@@ -123,7 +123,8 @@ def _time(t: float, x: State) -> Tensor:
     return torch.tensor(t, dtype=torch.float64, device=(x[0] if isinstance(x, tuple) else x).device)
 
 
-def _whole(steps: int) -> int:
+def whole(steps: int) -> int:
+    """The number of steps, if it is one."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a positive integer, not {steps!r}")
     return steps

@@ -167,7 +167,8 @@ class AdvectionDiffusion(RightHandSide):
         laplacian: L = M⁻¹ C, positive semi-definite, in 1/length² on a surface.
         domain: the same mesh, grid or graph.
         velocity: b in length/time, as in `Advection`.
-        diffusivity: κ ≥ 0 in length²/time: a number, `learned(...)`, a field or a function of time; see `Coefficient`.
+        diffusivity: κ ≥ 0 in length²/time: a number, `learned(...)`, a field or a function of time; see `Coefficient`. A field
+            multiplies L u and does not keep the mass; `Heat(L, field) + Advection(...)` has it inside the divergence and does.
         flux, conservative, open_boundary: as in `Advection`.
 
     Invariants: those of the advection that diffusion keeps too: mass; without divergence the norm never increases, and

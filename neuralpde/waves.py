@@ -61,8 +61,6 @@ class Wave(RightHandSide):
         self.c = as_coefficient(speed, laplacian, "speed", positive=True, learn=learn)
         self.gamma = as_coefficient(damping, laplacian, "damping", nonnegative=True)
         self.m = as_coefficient(mass, laplacian, "mass", nonnegative=True)
-        # Fixed at zero: then the term is left out.
-        self._damps, self._heavy = not _is_zero(damping), not _is_zero(mass)
 
     @property
     def speed(self) -> Tensor:
@@ -86,12 +84,12 @@ class Wave(RightHandSide):
     def force(self, t: Tensor, u: Tensor) -> Tensor:
         """dv/dt, but for the damping."""
         push: Tensor = -(self.c(t) ** 2) * (self.laplacian @ u)
-        return push - self.m(t) ** 2 * u if self._heavy else push
+        return push if self.m.absent else push - self.m(t) ** 2 * u
 
     def forward(self, t: Tensor, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         u, v = x
         push = self.force(t, u)
-        return v, push - self.gamma(t) * v if self._damps else push
+        return v, push if self.gamma.absent else push - self.gamma(t) * v
 
     @property
     def _scalar(self) -> bool:
@@ -101,7 +99,7 @@ class Wave(RightHandSide):
     def linear(self) -> LinearPart | None:
         if not self._scalar:
             return None
-        if self._damps or self._heavy:
+        if not (self.gamma.absent and self.m.absent):
             return DampedWavePart(self.laplacian, self.c(), self.gamma(), self.m())
         return WavePart(self.laplacian, self.c())
 
@@ -110,7 +108,7 @@ class Wave(RightHandSide):
         if not (self.c.scalar and self.m.scalar and self.gamma.steady) or self.gamma.negative:
             return ()
         with torch.no_grad():
-            law = Law.NON_INCREASING if self._damps else Law.CONSERVED
+            law = Law.CONSERVED if self.gamma.absent else Law.NON_INCREASING
             return (WaveEnergy(self.laplacian, law, speed=self.c().clone(), mass=self.m().clone()),)
 
     @property
@@ -287,7 +285,3 @@ class WaveEnergy(LaplacianInvariant):
     @property
     def name(self) -> str:
         return "wave energy"
-
-
-def _is_zero(value: CoefficientLike) -> bool:
-    return isinstance(value, (int, float)) and value == 0

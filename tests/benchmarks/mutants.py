@@ -4,16 +4,16 @@
     python tests/benchmarks/mutants.py --sample 2000                    # operators, a sample by module, about 40 minutes
     python tests/benchmarks/mutants.py operators/mass.py --sample 0     # all mutants of one module
 
-A mutant is the package with one change of mutmut's: `<` for `<=`, `a` for `a + 1`, an argument left out, None for a value. A test
-that fails kills it. A mutant that lives shows a line whose effect no test states, or a line without effect.
+A mutant is the package with one change of mutmut's: `<=` for `<`, 3 for 2, an argument left out, None for a value. A test that
+fails kills it. A mutant that lives shows a line whose effect no test states, or a line without effect.
 
 How: the tests are collected once; then each mutant gets a fork of this process, in which the changed function's code is put in
 place and the tests that ran its line (traced once) run until the first failure, those of tests/<package>/test_<module>.py
 first, then the fastest. Processes that tests start see the mutant too: it is on disk, in a temporary copy of the tree. A survivor
 whose function had run before the fork, while the tests were imported, is tried again by its mirrored tests in a fresh process.
 
-What is mutated, and what is left out: `mutations.py`.
-A mutant that exceeds its time counts as killed, as mutmut has it. Tests on downloaded data are skipped. Linux only.
+What is mutated, and what is left out: `mutations.py`. The order is random: after Ctrl-C, the table tells of those tried. A mutant
+that exceeds its time counts as killed, as mutmut has it. Tests on downloaded data are skipped. Linux only.
 """
 
 import argparse
@@ -41,8 +41,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "NEURALPD
 
 import pytest
 from _pytest.runner import runtestprotocol
-from coverage import Coverage
-from mutations import LIVES, UNREACHED, Mutant, Mutations, put_in_place, sample
+from mutations import LIVES, UNREACHED, Coverage, Mutant, Mutations, put_in_place, sample
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table

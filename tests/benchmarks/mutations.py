@@ -15,6 +15,7 @@ from types import CodeType, FunctionType
 
 try:
     import libcst as cst
+    from coverage import Coverage  # noqa: F401  mutmut brings it
     from libcst.metadata import MetadataWrapper, PositionProvider
     from mutmut.mutation.file_mutation import NEVER_MUTATE_FUNCTION_NAMES, MutationVisitor
     from mutmut.mutation.mutators import mutation_operators

@@ -96,6 +96,39 @@ def test_checkpoints(tmp_path: Path) -> None:
     assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
 
 
+def test_a_simulator_that_is_right_already() -> None:
+    """Nothing to learn: both errors are zero, and the table still prints."""
+    plain = stepper()
+    path = plain.path(torch.ones(3, 4, 1, dtype=torch.float64), 4).detach()
+    found = compare(plain, path, path, (OneStep(),), steps=2)
+    assert max(float(error.max()) for error in found.errors.values()) < 1e-15
+    assert "better" in str(found)
+
+
+def test_states_of_several_parts() -> None:
+    """x is pulled down by 1 and should be by ½, y is right."""
+
+    class OfFirst(Rate):
+        def forward(self, t: Tensor, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return self.a * x[0], torch.zeros_like(x[1])
+
+    def two(a: float) -> CorrectedStep:
+        physics = SolverStep(lambda t, x: (-x[0], x[0] - x[1]), RK4(dt=0.1, gradient=Direct()), 0.1)
+        return CorrectedStep(physics, OfFirst(a))
+
+    start = tuple(torch.randn(3, 4, c, generator=torch.Generator().manual_seed(c), dtype=torch.float64) for c in (1, 1))
+    path = tuple(part.detach() for part in two(0.5).path(start, 8))
+    found = compare(two(0.0), tuple(part[:5] for part in path), path, (OneStep(),), steps=60, learning_rate=0.05)
+    assert found.horizon == 4
+    assert found.horizons == 2
+    assert found.improvement(list(found.errors)[1]) > 10
+
+
+def test_a_zero_truth_in_float32_is_no_error() -> None:
+    zero = torch.zeros(2, 3, 4, 1)
+    assert relative_error(zero, zero).tolist() == [0.0, 0.0]
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="at least as long"):
         compare(stepper(), truth(4, 0), truth(3, 1))

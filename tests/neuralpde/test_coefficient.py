@@ -47,6 +47,28 @@ def test_a_number_is_itself_fixed_or_learned(value, positive, learn):
         assert len(a.state_dict()) == 1
 
 
+def test_what_is_absent_does_not_load_to_no_effect():
+    zero, two = as_coefficient(0.0, L, "rate"), as_coefficient(2.0, L, "rate")
+    assert zero.absent
+    assert not two.absent
+    assert not as_coefficient(learned(0.0), L, "rate").absent
+    zero.load_state_dict(copy.deepcopy(zero).state_dict())
+    for one, other in ((zero, two), (two, zero)):
+        with pytest.raises(RuntimeError, match="value"):
+            one.load_state_dict(other.state_dict())
+
+
+def test_it_tells_whether_it_is_negative_now():
+    p = nn.Parameter(FIELD.clone())
+    a = as_coefficient(p, L, "rate", positive=True)
+    assert not a.negative
+    with torch.no_grad():
+        p[3] = -1e-9
+    assert a.negative
+    assert as_coefficient(-0.5, L, "rate").negative
+    assert not as_coefficient(lambda t: -t, L, "rate").negative
+
+
 def test_a_learned_positive_one_stays_positive():
     a = as_coefficient(learned(0.5), L, "rate", positive=True)
     (p,) = a.parameters()
@@ -133,7 +155,11 @@ def test_other_refusals_name_the_cure():
         as_coefficient(torch.tensor(1j), L, "rate")
 
 
-@pytest.mark.parametrize("value", [0.7, FIELD, learned(0.7), learned(FIELD), twice, Network()], ids=["number", "field", "learned number", "learned field", "function", "network"])
+@pytest.mark.parametrize(
+    "value",
+    [0.7, FIELD, learned(0.7), learned(FIELD), twice, Network()],
+    ids=["number", "field", "learned number", "learned field", "function", "network"],
+)
 def test_copies_moves_and_checkpoints(value):
     a = as_coefficient(value, L, "rate")
     assert "rate" in repr(a)
@@ -146,3 +172,10 @@ def test_copies_moves_and_checkpoints(value):
     other.load_state_dict(a.state_dict())
     assert torch.equal(other(0.3), a(0.3))
     assert isinstance(a, Coefficient)
+
+
+def test_a_checkpoint_of_a_learned_number_does_not_load_into_a_fixed_one_as_its_logarithm():
+    learning, fixed = (as_coefficient(v, L, "diffusivity", positive=True) for v in (learned(0.5), 0.5))
+    for source, target in ((learning, fixed), (fixed, learning)):
+        with pytest.raises(RuntimeError, match="Missing key"):
+            target.load_state_dict(source.state_dict())

@@ -16,7 +16,7 @@ from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation
 from neuralpde.testing import assert_within
 from neuralpde.waves import Wave
-from operators import icosphere, robust_laplacian, torus
+from operators import FieldError, icosphere, robust_laplacian, torus
 
 NOW = torch.tensor(0.3, dtype=torch.float64)
 L = robust_laplacian(icosphere(0))
@@ -207,7 +207,7 @@ def test_refusals_name_the_cure():
     with pytest.raises(TypeError, match="the fields are hares, foxes, not hares"):
         f.state(hares=U)
     for wrong, form in ((U, "Tensor"), ((U,), "a tuple of 1")):
-        with pytest.raises(TypeError, match=rf"the state of this system is the tuple \(hares, foxes\), not {form}"):
+        with pytest.raises(FieldError, match=rf"the state of this system is the tuple \(hares, foxes\), not {form}"):
             f(NOW, wrong)
 
 

@@ -61,3 +61,12 @@ def test_a_weight_cannot_be_chosen_here() -> None:
     field = InitialState(torch.zeros_like(U), Smooth(L, weight=Discrepancy()))
     with pytest.raises(ValueError, match="GaussNewton"):
         LBFGS().search(InverseProblem(Heat(L, 0.5), p.observations, [field], None, SOLVER), silent)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="learning_rate"):
+        Adam(learning_rate=-1.0)
+    with pytest.raises(ValueError, match="steps"):
+        Adam(steps=0)
+    with pytest.raises(ValueError, match="memory"):
+        LBFGS(memory=0)

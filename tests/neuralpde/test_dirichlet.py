@@ -216,6 +216,23 @@ def test_equations_that_cannot_be_held_are_solved_as_a_whole():
     assert plain(NOW, U)[0] == 0
 
 
+def test_the_block_of_the_free_nodes_follows_the_equation():
+    kappa = torch.ones(12, 1, dtype=torch.float64)
+    f, u = Dirichlet(Heat(robust_laplacian(icosphere(0)), kappa), [0, 5]), torch.randn(12, 1, dtype=torch.float64)
+    first, block = f.linear @ u, f.linear.part.laplacian
+    assert f.linear.part.laplacian is block
+    f.rhs.kappa.value.mul_(2.0)
+    torch.testing.assert_close(f.linear @ u, 2 * first)
+
+
+@pytest.mark.parametrize("values", [torch.cos, lambda t, k=1.0: torch.cos(k * t)], ids=["builtin", "default"])
+def test_values_of_time_alone_are_told_from_those_of_positions(values):
+    f = Dirichlet(Heat(robust_laplacian(icosphere(0)), 0.3), [0, 5], values, domain=icosphere(0))
+    now, u = torch.tensor(0.3, dtype=torch.float64), torch.ones(12, 1, dtype=torch.float64)
+    assert f.impose(now, u)[5, 0] == torch.cos(now)
+    assert f(now, u)[5, 0] == -torch.sin(now)
+
+
 def test_rates():
     pattern = torch.rand(len(RIM), 2, dtype=torch.float64)
     u = torch.randn(3, 25, 2, dtype=torch.float64)

@@ -35,10 +35,10 @@ def test_a_parameter_is_found_in_place(by: LBFGS | Adam | None) -> None:
     found = estimate(heat, seen(), initial=U, by=by, solver=SOLVER)
     assert float(heat.kappa().detach()) == pytest.approx(0.5, rel=0.01)
     assert found.misfit == pytest.approx(1.0, abs=0.6)
-    assert found.names == ["kappa.value"]
+    assert found.names == ["kappa.log_value"]
     assert torch.equal(found.values[0], next(heat.parameters()).detach())
     assert found.evaluations == found.solves + found.products == found.history[-1][0]
-    assert "kappa.value = " in str(found)
+    assert "kappa.log_value = " in str(found)
 
 
 @pytest.mark.parametrize("by", [GaussNewton(), LBFGS()])
@@ -100,7 +100,7 @@ def test_what_cannot_be_seen_has_no_deviation() -> None:
     assert found.deviations is not None
     told = dict(zip(found.names, found.deviations.tolist(), strict=True))
     assert told["idle"] == torch.inf
-    assert told["kappa.value"] < 0.1
+    assert told["kappa.log_value"] < 0.1
 
 
 def test_progress_leaves_the_output_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +114,12 @@ def test_bad_input() -> None:
         estimate(heat, seen(), initial=U, by="adam")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="an unknown is"):
         estimate(heat, seen(), [0.5], initial=U)  # type: ignore[list-item]
+    (p,) = (p for p in heat.parameters() if p.requires_grad)
+    for twice in ([p, p], [InitialState(U), InitialState(U)]):
+        with pytest.raises(ValueError, match="given twice"):
+            estimate(heat, seen(), twice, initial=U if twice[0] is p else None)
+    with pytest.raises(TypeError, match="one tensor"):
+        InitialState((U, U))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nothing to estimate"):
         estimate(Heat(L, 0.4), seen(), initial=U)
     with pytest.raises(ValueError, match="prior= is for the one unknown"):

@@ -69,6 +69,9 @@ def test_a_killed_training_continues_bit_for_bit(tmp_path: Path, monkeypatch: py
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters(), strict=True))
     with pytest.raises(RunFolderError, match="another training"):
         fit(stepper(), path, OneStep(), steps=20, checkpoint=tmp_path / "whole.safetensors")
+    # Nor is it the training of another truth.
+    with pytest.raises(RunFolderError, match="another training"):
+        fit(stepper(), 2 * path, objective, steps=20, checkpoint=tmp_path / "whole.safetensors")
 
 
 def test_the_bar_goes_away(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,5 +86,7 @@ def test_bad_input() -> None:
         fit(stepper(), truth())
     with pytest.raises(ValueError, match="no parameter"):
         fit(stepper().step, truth(), OneStep())
+    with pytest.raises(ValueError, match="steps must be"):
+        fit(stepper(), truth(), OneStep(), steps=0)
     with pytest.raises(FloatingPointError):
         fit(stepper(float("nan")), truth(), OneStep(), steps=2)

@@ -120,6 +120,8 @@ def test_feed_and_kill_are_learned_and_coefficients_checked():
     optimizer.step(loss)
     assert float(f.feed.detach()) == pytest.approx(0.037, rel=1e-3)
     assert float(f.kill.detach()) == pytest.approx(0.06, rel=1e-3)
+    with pytest.raises(ValueError, match="spread is the part"):
+        f.seeded(spread=2.0)
     with pytest.raises(ValueError, match="feed must be positive"):
         GrayScott(L, -0.1)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from integrators import RK4, SolveError, Status
 from neuralpde.guard import Bound, Damp, FallBack, Growth, Guarded, Hull, Limit, Response, Stop
 from neuralpde.stepper import CorrectedStep, SolverStep
+from operators import FieldError
 
 X = torch.stack([torch.full((4, 1), 1.0), torch.full((4, 1), 0.1)]).double()
 
@@ -105,3 +106,10 @@ def test_gradients_pass_through_a_guard() -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="needs a bound"):
         Guarded(stepper(1.0), [])
+    with pytest.raises(ValueError, match="steps must be"):
+        Guarded(stepper(0.1), Hull.of(X)).path(X, -1)
+    for state in ((X, X), X + 0j, X * torch.nan):
+        with pytest.raises(FieldError, match="one real finite field"):
+            Hull.of(state)  # type: ignore[arg-type]
+    with pytest.raises(FieldError, match="one real field"):
+        Hull.of(X).keeps((X, X), (X, X), 0.1)

@@ -250,3 +250,59 @@ def test_a_scale_of_zero_divides_by_nothing(quantity):
     assert quantity(L, Law.NON_INCREASING).violation(torch.stack([zero, zero])) == 0
     grown = quantity(L, Law.CONSERVED).violation(torch.stack([zero, torch.linspace(-0.5, 2.0, 12).double()[:, None]]))
     assert grown > 1 or quantity is Rayleigh
+
+
+SPHERE = robust_laplacian(icosphere(1))
+
+
+def test_one_channel_that_died_out_leaves_the_quotient_of_the_others():
+    x = torch.randn(42, 2, dtype=torch.float64)
+    x[:, 1] = 0
+    torch.testing.assert_close(Rayleigh(SPHERE).measure(x), Rayleigh(SPHERE).measure(x[:, :1]))
+
+
+def test_the_scale_of_the_energy_is_its_largest_value_at_this_norm():
+    x = 3 * torch.randn(42, 2, dtype=torch.float64)
+    expected = SPHERE.norm_bound() * Norm(SPHERE).measure(x) ** 2 / 2
+    torch.testing.assert_close(DirichletEnergy(SPHERE).scale(x), expected)
+
+
+@pytest.mark.parametrize("build", [Rayleigh, DirichletEnergy, Norm])
+def test_the_scale_has_the_precision_of_the_field(build):
+    assert build(SPHERE).scale(torch.ones(42, 1, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_entropy_has_a_scale_for_each_channel():
+    x = torch.rand(42, 3, dtype=torch.float64)
+    each = torch.cat([Entropy(SPHERE).scale(x[:, k : k + 1]) for k in range(3)])
+    torch.testing.assert_close(Entropy(SPHERE).scale(x), each)
+
+
+def test_parts_of_the_same_quantity_are_the_same():
+    again = robust_laplacian(icosphere(1))
+    assert Part(0, Norm(SPHERE)).same_quantity(Part(0, Norm(again)))
+    assert not Part(0, Norm(SPHERE)).same_quantity(Part(0, Rayleigh(SPHERE)))
+
+
+def test_the_imaginary_part_of_a_path_counts():
+    x = 1j * torch.ones(42, 1, dtype=torch.complex64)
+    assert Norm(SPHERE).violation(torch.stack([x, 3 * x])) == pytest.approx(2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Doubled(Invariant):
+    of: Invariant
+    law: Law = Law.CONSERVED
+
+    def measure(self, x):
+        return 2 * self.of.measure(x)
+
+    def scale(self, x):
+        return 2 * self.of.scale(x)
+
+
+def test_a_quantity_of_a_quantity_is_the_same_where_that_is():
+    again = robust_laplacian(icosphere(1))
+    assert Doubled(Norm(SPHERE)).same_quantity(Doubled(Norm(again)))
+    assert not Doubled(Norm(SPHERE)).same_quantity(Doubled(Rayleigh(SPHERE)))
+    assert not Doubled(Norm(SPHERE)).same_quantity(Doubled(1.0))

@@ -100,6 +100,8 @@ def test_bad_input() -> None:
         InverseProblem(heat, seen, [Parameter(torch.nn.Parameter(U))], U, None)
     with pytest.raises(ValueError, match="prior"):
         InitialState(U[:5], Smooth(L))
+    with pytest.raises(ValueError, match="mean of initial state"):
+        InverseProblem(heat, seen, [InitialState(U, Smooth(L, mean=U[:5]))], None, None)
     with pytest.raises(TypeError, match="real"):
         InitialState(U.to(torch.complex128))
     unused = torch.nn.Linear(1, 1).double()

@@ -47,14 +47,14 @@ def test_chaos_at_length_22_stays_within_its_attractor():
     grid = line(32, 22.0)
     f = KuramotoSivashinsky(grid_laplacian(grid), grid)
     start = random(1, 32, 1)
-    start = torch.cat([start, start * (1 + 1e-3)])
+    start = torch.cat([start, start * (1 + 1e-2)])
     start = 0.1 * (start - start.mean(-2, keepdim=True))
     with torch.no_grad():
-        x = integrate(f, start, [0.0, 80.0, 110.0, 140.0], ARK324(dt=0.4)).x
+        x = integrate(f, start, [0.0, 50.0, 70.0, 90.0], ARK324(dt=0.4)).x
     late = x[1:]
     assert float(late.abs().amax()) < 4.0
     assert bool((late.abs().amax((-2, -1)) > 1.0).all())
-    # The two starts, a thousandth apart, have parted.
+    # The two starts, a hundredth apart, have parted.
     assert float((late[-1, 0] - late[-1, 1]).norm() / late[-1, 0].norm()) > 0.05
     assert Mass(f.laplacian).violation(x) < 1e-10
 
@@ -75,8 +75,8 @@ def test_the_integral_form_is_the_derivative_form_integrated():
         L, k = grid_laplacian(grid), 2 * math.pi / 22
         h0, u0 = torch.cos(k * grid.points), -k * torch.sin(k * grid.points)
         with torch.no_grad():
-            h = integrate(KuramotoSivashinsky(L), h0, [0.0, 5.0], ARK324(dt=0.1)).final
-            u = integrate(KuramotoSivashinsky(L, grid), u0, [0.0, 5.0], ARK324(dt=0.1)).final
+            h = integrate(KuramotoSivashinsky(L), h0, [0.0, 2.0], ARK324(dt=0.1)).final
+            u = integrate(KuramotoSivashinsky(L, grid), u0, [0.0, 2.0], ARK324(dt=0.1)).final
         slope = (h.roll(-1, 0) - h.roll(1, 0)) / (2 * 22 / n)
         errors.append(float((slope - u).norm() / u.norm()))
     assert errors[1] < errors[0] / 3.5
@@ -139,9 +139,9 @@ def test_orders_in_time():
     f = KuramotoSivashinsky(grid_laplacian(grid), grid)
     u0 = torch.cos(2 * math.pi * grid.points / 22)
     with torch.no_grad():
-        fine = integrate(f, u0, [0.0, 2.0], ETDRK4(dt=1 / 16)).final
+        fine = integrate(f, u0, [0.0, 1.0], ETDRK4(dt=1 / 16)).final
         for method, steps, order in ((ETDRK4, (0.5, 0.25), 3.5), (ARK324, (0.125, 0.0625), 2.6)):
-            errors = [float((integrate(f, u0, [0.0, 2.0], method(dt=dt)).final - fine).norm()) for dt in steps]
+            errors = [float((integrate(f, u0, [0.0, 1.0], method(dt=dt)).final - fine).norm()) for dt in steps]
             assert math.log2(errors[0] / errors[1]) > order
 
 

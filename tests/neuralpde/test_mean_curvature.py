@@ -230,7 +230,7 @@ def test_batches_precisions_planes_copies_and_other_meshes(flow):
     again = pickle.loads(pickle.dumps(flow(mesh)))
     assert_within(again(NOW, x), flow(mesh)(NOW, x), 0.0)
     ring = f.on(torus(9, 5))
-    assert ring.kappa.value is f.kappa.value
+    assert ring.kappa.log_value is f.kappa.log_value
     assert ring(NOW, torus(9, 5).vertices).shape == (45, 3)
     plane = grid(4, 4)
     inside = torch.ones(16, dtype=torch.bool)

@@ -12,7 +12,7 @@ from neuralpde.invariants import DirichletEnergy, Law, Mass, MaximumPrinciple, N
 from neuralpde.monitor import Monitor
 from neuralpde.rhs import RightHandSide
 from neuralpde.unitary import UnitaryFlow
-from operators import icosphere, robust_laplacian
+from operators import FieldError, icosphere, robust_laplacian
 
 L = robust_laplacian(icosphere(1))
 HEAT = Heat(L)
@@ -162,6 +162,11 @@ def test_complex_flows_backwards_and_tuples():
     assert isinstance(both.state, tuple)
 
 
+def test_a_quantity_of_one_field_asks_of_which():
+    with pytest.raises(FieldError, match=r"the state has 2: say of which, as in Part\(0, Mass\(L\)\)"):
+        Monitor(Mass(L)).begin(0.0, (U, U))
+
+
 def test_two_of_a_name_are_told_apart():
     monitor = Monitor([Norm(L), Norm(L, Law.NON_INCREASING), Part(0, Mass(L), "u")])
     monitor.begin(0.0, U)
@@ -206,3 +211,24 @@ def test_refusals_name_the_cure():
         with pytest.raises(ValueError, match="every must be a positive integer"):
             Monitor(HEAT, every=wrong)
     assert Monitor(DirichletEnergy(L)).invariants[0].name == "Dirichlet energy"
+
+
+SPHERE = robust_laplacian(icosphere(1))
+
+
+@pytest.mark.parametrize(("every", "count"), [(1, 7), (2, 4), (3, 3), (4, 2)])
+def test_every_so_many_steps_from_the_start(every, count):
+    monitor = Monitor(Heat(SPHERE), every=every)
+    integrate(Heat(SPHERE), torch.randn(42, 1, dtype=torch.float64), [0.0, 0.06], RK4(dt=0.01), monitor=monitor)
+    assert monitor.t == pytest.approx([0.01 * every * k for k in range(count)])
+
+
+def test_a_tolerance_of_zero_lets_pass_what_stands_still():
+    monitor = Monitor(Norm(SPHERE, Law.CONSERVED), 0.0)
+    integrate(lambda t, x: 0 * x, torch.ones(42, 1, dtype=torch.float64), [0.0, 0.1], RK4(dt=0.01), monitor=monitor)
+    assert all(check.holds for check in monitor.checks())
+
+
+def test_before_a_solve_there_is_nothing_to_see():
+    monitor = Monitor(Norm(SPHERE))
+    assert (monitor.t, monitor.values, monitor.state) == ([], {}, None)

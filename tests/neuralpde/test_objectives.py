@@ -93,3 +93,5 @@ def test_bad_input() -> None:
         Unrolled(lengths=())
     with pytest.raises(ValueError, match="noise"):
         OneStep(noise=-1.0)
+    with pytest.raises(ValueError, match="length must be"):
+        Pushforward(length=0)

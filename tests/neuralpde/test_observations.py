@@ -39,6 +39,21 @@ def test_synthetic_noise_is_the_generators() -> None:
     assert float(one.values.std()) == pytest.approx(0.3, rel=0.05)
 
 
+def test_infinite_noise_leaves_a_value_out() -> None:
+    noise = torch.tensor([[0.25], [torch.inf]], dtype=torch.float64)
+    observations = Observations([1.0, 2.0], NODES, PATH[1:, :, NODES] + 0.5, noise)
+    assert observations.count == 4
+    torch.testing.assert_close(observations.residual(PATH), torch.full((4,), -2.0, dtype=torch.float64))
+
+
+def test_complex_noise_has_its_level_in_both_parts() -> None:
+    path = torch.zeros(1, 4000, 1, dtype=torch.complex128)
+    observations = Observations.of(path, [1.0], torch.arange(4000), 0.3, torch.Generator().manual_seed(1))
+    # Of 8000 squares the mean is off by √(2/8000).
+    assert float(observations.residual(torch.cat([path, path])).square().mean()) == pytest.approx(1, abs=0.05)
+    assert float(observations.values.real.std()) == pytest.approx(0.3, rel=0.05)
+
+
 def test_gradient_reaches_the_path() -> None:
     path = PATH.clone().requires_grad_()
     Observations([1.0, 2.0], NODES, PATH[1:, :, NODES] + 1, 1.0).residual(path).square().sum().backward()
@@ -57,6 +72,8 @@ def test_gradient_reaches_the_path() -> None:
         ({"values": torch.full((2, 2, 1), torch.nan)}, "not finite"),
         ({"noise": 0.0}, "positive"),
         ({"noise": torch.ones(3)}, "broadcast"),
+        ({"noise": torch.inf}, "nothing was observed"),
+        ({"nodes": [1, 4]}, "tensors"),
     ],
 )
 def test_bad_input(change: dict[str, object], message: str) -> None:
@@ -65,3 +82,7 @@ def test_bad_input(change: dict[str, object], message: str) -> None:
         Observations(**(good | change))  # type: ignore[arg-type]
     with pytest.raises(FieldError, match="node 4"):
         Observations([1.0, 2.0], NODES, torch.zeros(2, 2, 1), 1.0).residual(torch.zeros(3, 3, 1))
+    with pytest.raises(FieldError, match="node 4"):
+        Observations.of(torch.zeros(2, 3, 1), [1.0, 2.0], NODES, 1.0, torch.Generator())
+    with pytest.raises(FieldError, match="part 1 is observed"):
+        Observations([1.0, 2.0], NODES, torch.zeros(2, 2, 1), 1.0, part=1).residual(PATH)

@@ -101,9 +101,8 @@ def test_parts_add_up_and_solves_invert_the_linear_one(name, laplacian):
     for k in range(3):
         x = noise(laplacian.shape[0], 1, seed=k)
         if name.endswith(("Cahn", "Hilliard", "stabilised")):
-            assert float(laplacian.inner(part @ x, part @ x)) <= (part.norm_bound() ** 2) * float(laplacian.inner(x, x)) * (
-                1 + 1e-12
-            )
+            largest = (1 + 1e-12) * part.norm_bound() ** 2 * float(laplacian.inner(x, x))
+            assert float(laplacian.inner(part @ x, part @ x)) <= largest
 
 
 @pytest.mark.parametrize("laplacian", [SMALL, WALLED, L], ids=["grid", "walls", "sphere"])
@@ -263,23 +262,12 @@ def test_manufactured_order_in_time(equation, solver, order):
     assert errors[1] < 0.05
 
 
-def space_error(equation, domain, width=0.5):
-    """The error of −∂u/∂t at u = 1 + φ/2 with a known Laplacian of u, u³ and of these, in the norm of the masses."""
-    if isinstance(domain, Grid):
-        laplacian, mode, eigenvalue = grid_laplacian(domain), torch.cos(domain.points[:, :1]), 1.0
-    else:
-        laplacian, mode, eigenvalue = robust_laplacian(domain), domain.vertices[:, 2:], 2.0
-    u = 0.5 * mode
-    # On the line cos³ = (3 cos + cos 3)/4; on the sphere z³ = ⅖ P₃ + ⅗ P₁.
-    if isinstance(domain, Grid):
-        cube = [(3 / 32, 1.0, mode), (1 / 32, 9.0, torch.cos(3 * domain.points[:, :1]))]
-    else:
-        third = (5 * mode**3 - 3 * mode) / 2
-        cube = [(3 / 40, 2.0, mode), (2 / 40, 12.0, third)]
-    assert_within(sum(a * y for a, _, y in cube), u**3, 1e-14)
-    terms = [(0.5 * (width**2 * eigenvalue - 1), eigenvalue, mode), *cube]
+def space_error(equation, grid, width=0.5):
+    """The error of ∂u/∂t at u = ½ cos x, where cos³ = (3 cos + cos 3)/4, in the norm of the masses."""
+    laplacian, mode, third = grid_laplacian(grid), torch.cos(grid.points[:, :1]), torch.cos(3 * grid.points[:, :1])
+    terms = [(0.5 * (width**2 - 1), 1.0, mode), (3 / 32, 1.0, mode), (1 / 32, 9.0, third)]
     exact = -sum(a * (b if equation is CahnHilliard else 1) * y for a, b, y in terms)
-    error = equation(laplacian, width)(NOW, u) - exact
+    error = equation(laplacian, width)(NOW, 0.5 * mode) - exact
     return float((laplacian.inner(error, error) / laplacian.inner(exact, exact)).sqrt())
 
 
@@ -458,8 +446,11 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize(("equation", "width"), [(AllenCahn, 0.6), (CahnHilliard, 0.3)])
+# The linear part of Allen–Cahn is that of heat, which every solver meets there.
+LEARNS = [(CahnHilliard, 0.3, k) for k in SOLVERS] + [(AllenCahn, 0.6, k) for k in ("SDIRK3", "SBDF2", "ETDRK4")]
+
+
+@pytest.mark.parametrize(("equation", "width", "solver"), LEARNS)
 def test_every_solver_learns_the_width(equation, width, solver):
     """The first and second derivative in it, through `linear` and its solves, by central differences; no part is lost."""
     f = equation(cotangent_laplacian(icosphere(0)), width, learn=True)
@@ -469,7 +460,7 @@ def test_every_solver_learns_the_width(equation, width, solver):
     def slope(gradient, change=0.0, create_graph=False):
         with torch.no_grad():
             constant.add_(change)
-        value = (integrate(f, u, [0.0, 0.4], SOLVERS[solver](gradient)).final * torch.sin(3 * u)).sum()
+        value = (integrate(f, u, [0.0, 0.3], SOLVERS[solver](gradient)).final * torch.sin(3 * u)).sum()
         return value.detach(), torch.autograd.grad(value, constant, create_graph=create_graph)[0]
 
     h = 1e-5
@@ -491,12 +482,12 @@ def test_the_energy_falls_and_the_mass_stays_on_real_meshes(real_mesh):
     width = 3 * math.sqrt(area / n)
     f = CahnHilliard(laplacian, width)
     with torch.no_grad():
-        u = integrate(f, 0.1 * noise(n, 1), width**2 * torch.arange(6, dtype=torch.float64), SBDF2(dt=width**2)).x
+        u = integrate(f, 0.1 * noise(n, 1), width**2 * torch.arange(4, dtype=torch.float64), SBDF2(dt=width**2)).x
         energy, mass = f.energy.measure(u), Mass(laplacian).measure(u)
     assert float(energy.diff().max()) < 0
     # Round-off of one solve and one sum a step, where the entries reach at most `largest`.
     largest = float(u.abs().max())
-    assert float((mass - mass[0]).abs().max()) <= 5 * n * roundoff(u.dtype) * largest * area
+    assert float((mass - mass[0]).abs().max()) <= 3 * n * roundoff(u.dtype) * largest * area
 
 
 def test_the_kit_finds_no_fault():

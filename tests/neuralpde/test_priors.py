@@ -76,3 +76,7 @@ def test_bad_input() -> None:
         Smooth(L, 1, -1.0)
     with pytest.raises(ValueError, match="weight"):
         Smooth(L, 1, 1.0, 0.0)
+    with pytest.raises(ValueError, match="factor"):
+        Discrepancy(0.0)
+    with pytest.raises(ValueError, match="caution"):
+        CrossValidation(0.5)

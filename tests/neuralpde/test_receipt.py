@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from integrators import RK4, Adjoint, BackwardEuler, Dopri5, Exponential, SolverWarning, integrate
+from integrators import RK4, Adjoint, BackwardEuler, Dopri5, Exponential, SolveError, SolverWarning, Status, integrate
 from neuralpde.coefficient import learned
 from neuralpde.heat import Heat
 from neuralpde.receipt import Verdict, receipt
@@ -190,3 +190,43 @@ def test_bad_input() -> None:
         receipt(lambda: x, x)
     with pytest.raises(ValueError, match="one finite real number"):
         receipt(lambda: x.sum() * torch.nan, x)
+
+
+def test_a_kink_is_undecided_and_a_wrong_slope_beside_it_is_not() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    at = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    assert receipt(lambda: torch.relu(x - at).sum(), x).verdict is Verdict.UNDECIDED
+    # Slopes 0 and 1, and −1 from autograd.
+    z = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    assert receipt(lambda: torch.relu(z).detach() - z + z.detach(), z).verdict is Verdict.DISAGREES
+
+
+def test_a_straight_through_gradient_is_found_out() -> None:
+    x = torch.tensor([0.3, 2.2, 3.4], dtype=torch.float64, requires_grad=True)
+    assert receipt(lambda: ((x.round() - x).detach() + x).square().sum(), x).verdict is Verdict.DISAGREES
+
+
+def test_a_step_too_far_tells_nothing() -> None:
+    """A tenth of the root mean square leaves the domain of the logarithm; a hundredth does not."""
+    x = torch.tensor([1.0, 0.05], dtype=torch.float64, requires_grad=True)
+    assert receipt(lambda: x.log().sum(), x).ok
+
+    def solved() -> Tensor:
+        if bool((x.detach() <= 0).any()):
+            raise SolveError("too far", Status.DIVERGED)
+        return x.log().sum()
+
+    assert receipt(solved, x).ok
+
+
+def test_a_loss_in_float32_of_parameters_in_float64() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    assert receipt(lambda: x.float().square().sum(), x).ok
+    assert not receipt(lambda: (x * x.detach()).float().sum(), x).ok
+
+
+def test_a_loss_that_depends_on_nothing_is_refused() -> None:
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    before = x.detach().square().sum()
+    with pytest.raises(ValueError, match="none of these parameters"):
+        receipt(lambda: before, x)

@@ -176,7 +176,7 @@ def test_potential_and_dispersion_are_learned():
 def test_single_precision_another_domain_and_real_states():
     f = Schroedinger(robust_laplacian(icosphere(1)), learned(0.5))
     moved = f.on(icosphere(0))
-    assert moved.alpha.value is f.alpha.value
+    assert moved.alpha.log_value is f.alpha.log_value
     assert moved(NOW, drawn(12)).shape == (12, 1)
     with pytest.raises(TypeError, match="complex"):
         f(NOW, torch.ones(42, 1, dtype=torch.float64))

@@ -10,7 +10,7 @@ from torch import nn
 from integrators import ARK324, ETDRK4, SBDF2, Dopri5, Exponential, integrate
 from neuralpde.coefficient import learned
 from neuralpde.heat import Heat
-from neuralpde.invariants import DirichletEnergy, Norm, Rayleigh
+from neuralpde.invariants import DirichletEnergy, Law, Norm, Rayleigh
 from neuralpde.sources import Decay, PositionalSource, Source
 from neuralpde.testing import meshes
 from neuralpde.testing_right_hand_side import assert_right_hand_side
@@ -51,6 +51,8 @@ def test_a_source_in_space_and_time_moves_with_the_domain():
     assert len(list(module.parameters())) == 2
     again = pickle.loads(pickle.dumps(module)).to(torch.float32)
     assert again(NOW, torch.zeros(12, 1)).dtype == torch.float32
+    # The precision is that of the state, whatever the source gives.
+    assert f(NOW, torch.zeros(42, 2)).dtype == torch.float32
 
 
 class Pattern(nn.Module):
@@ -99,6 +101,7 @@ def test_what_decay_declares():
     assert [type(i) for i in Decay(L, r).invariants] == [Norm]
     assert Decay(L, r).invariants[0].violation(path) == 0
     assert [type(i) for i in Decay(L, 0.5).invariants] == [Norm, Rayleigh, DirichletEnergy]
+    assert [i.law for i in Decay(L, 0.5).invariants] == [Law.NON_INCREASING, Law.CONSERVED, Law.NON_INCREASING]
     assert Decay(L, -0.5).invariants == Decay(L, lambda t: t).invariants == ()
     # Of heat with decay all but the mass is left.
     assert {type(i) for i in (Heat(L) + Decay(L, 0.5)).invariants} == {Norm, Rayleigh, DirichletEnergy}

@@ -146,3 +146,14 @@ def test_refusals():
     for bad in (torch.arange(11), torch.zeros(12, dtype=torch.int64)):
         with pytest.raises(ValueError, match="a permutation of 12 nodes holds each of 0 … 11 once"):
             Permutation().domain(bad, MESH)
+
+
+def test_a_motion_turns_and_then_moves_by_some_sizes_of_the_cloud():
+    cloud = PointCloud(1e3 * torch.randn(20, 3, dtype=torch.float64))
+    R, s = motion = RigidMotion().draw(cloud, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(RigidMotion().domain(motion, cloud).points, cloud.points @ R.T + s)
+    assert s.dtype == torch.float64
+    again = RigidMotion().draw(cloud, torch.Generator().manual_seed(5))
+    assert all(map(torch.equal, motion, again))
+    tenth = PointCloud(cloud.points / 10)
+    torch.testing.assert_close(RigidMotion().draw(tenth, torch.Generator().manual_seed(5))[1], s / 10)

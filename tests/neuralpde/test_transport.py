@@ -113,7 +113,7 @@ def test_advection_and_diffusion_together_converge_in_space_and_time_with_a_sour
     in_space = [error(n, ARK324(dt=0.05))[0] for n in (16, 32)]
     assert order(in_space) > 1.9
     # In time against a fine solution of the same space discretisation.
-    fine = error(16, ETDRK4(dt=1 / 64))[1]
+    fine = error(16, ETDRK4(dt=1 / 32))[1]
     in_time = [float((error(16, ARK324(dt=dt))[1] - fine).norm()) for dt in (0.2, 0.1)]
     assert order(in_time) > 2.7
 
@@ -137,8 +137,8 @@ def test_declared_invariants_hold_from_rough_fields(flux, kind):
     fastest = float((f.sides.sizes(f.flows(0.0)) / f.sides.mass).max())
     with torch.no_grad():
         for start in (u0, u0.abs()):
-            path = integrate(f, start, torch.linspace(0, 20 / fastest, 9, dtype=torch.float64), RK4(dt=0.1 / fastest)).x
-            # RK4 damps the norm of what it carries by (0.1)⁶/72 a step at most; the rest is round-off of 200 steps.
+            path = integrate(f, start, torch.linspace(0, 8 / fastest, 9, dtype=torch.float64), RK4(dt=0.1 / fastest)).x
+            # RK4 damps the norm of what it carries by (0.1)⁶/72 a step at most; the rest is round-off of 80 steps.
             for check in check_invariants(f.invariants, path, 1e-5 if f.sides.mass.dtype == torch.float32 else 1e-6):
                 assert check.holds, check
 
@@ -206,7 +206,7 @@ def test_what_leaves_a_surface_carries_what_is_there_and_takes_its_norm_along(fl
     mesh = TriangleMesh(square.vertices[:, :2], square.faces)
     f = Advection(mesh, torch.tensor([[1.0, 0.3]], dtype=torch.float64), flux, open_boundary=True)
     with torch.no_grad():
-        path = integrate(f, random(81, 1).abs(), [0.0, 0.2, 0.5, 4.0], RK4(dt=0.01)).x
+        path = integrate(f, random(81, 1).abs(), [0.0, 0.2, 0.6, 4.0], RK4(dt=0.04)).x
         slope = f(0.0, torch.ones(81, 1, dtype=torch.float64))[:, 0]
     # A constant stays behind the wind but at the walls where nothing enters.
     downwind = (mesh.vertices > 0.01).all(1)
@@ -230,7 +230,7 @@ def test_diffusion_averages_only_where_constants_do_not_grow():
     ring = Graph(torch.tensor([[0, 1, 2, 0], [1, 2, 0, 3]]), 4, torch.ones(4, dtype=torch.float64)).undirected()
     assert averages(combinatorial_laplacian(ring))
     assert averages(DirichletLaplacian(combinatorial_laplacian(ring), torch.tensor([3])))
-    uneven = normalized_laplacian(ring)
+    uneven = normalized_laplacian(combinatorial_laplacian(ring))
     assert float((uneven @ torch.ones(4, 1, dtype=torch.float64)).min()) < -0.1
     assert not averages(uneven)
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import operators.cg
 from neuralpde.testing import assert_within, fields, graphs, meshes
 from operators.cg import AMG, ConjugateGradient, Constants, Jacobi
 from operators.checks import ConvergenceError, DomainError, FieldError
@@ -209,6 +210,16 @@ def test_what_does_not_fit_is_refused():
     for arguments in [(0.0,), (1e-8, 0)]:
         with pytest.raises(ValueError, match="must"):
             ConjugateGradient(*arguments)
+
+
+def test_a_hierarchy_is_kept_until_the_values_change(monkeypatch):
+    built, build = [], operators.cg._hierarchy
+    monkeypatch.setattr(operators.cg, "_hierarchy", lambda A: built.append(A) or build(A))
+    A, amg = robust_laplacian(icosphere(1))._shifted(torch.tensor(0.3)), AMG()
+    for matrix in (A, SparseOperator(A.pattern, A.values.clone()), 2 * A, 2 * A, (2 * A).to(torch.float32)):
+        b = torch.ones(42, 1, dtype=matrix.dtype)
+        assert_within(amg.of(matrix)(b), AMG().of(matrix)(b), 1e-6)
+    assert len(built) == 5 + 3
 
 
 def test_a_cycle_of_several_levels_takes_complex_fields():

@@ -71,6 +71,11 @@ def test_estimate_for_a_general_function_holds(f, chosen_by):
     assert distance(L, p.matrix(), target) <= p.error_bound + round_off(p, L.shape[0])
 
 
+def test_a_series_of_degree_zero_is_a_multiple():
+    L, x = robust_laplacian(icosphere(0)), torch.randn(12, 2, dtype=torch.float64)
+    assert_within(chebyshev_filter(L, lambda w: 0 * w + 3, degree=0) @ x, 3 * x, 1e-14)
+
+
 def test_polynomial_needs_its_own_degree_only():
     L = robust_laplacian(icosphere(1))
     assert chebyshev_filter(L, lambda w: w**3 - w, tolerance=1e-10).degree == 3

@@ -11,6 +11,7 @@ from neuralpde.testing import assert_within, fields, graphs, meshes, roundoff
 from operators import (
     DomainError,
     FieldError,
+    Graph,
     SparseOperator,
     SpatialDifference,
     TriangleMesh,
@@ -218,3 +219,11 @@ def test_the_surface_learns_through_the_differences():
         return laplacian @ x, gradient
 
     assert torch.autograd.gradcheck(through, vertices)
+
+
+def test_on_a_graph_without_edges_nothing_is_different():
+    graph = Graph(torch.zeros(2, 0, dtype=torch.int64), 4, torch.zeros(0, dtype=torch.float64))
+    laplacian, gradient = SpatialDifference(combinatorial_laplacian(graph)).double()(torch.ones(4, 1, dtype=torch.float64))
+    assert not laplacian.matrix().any()
+    assert gradient.shape == (0, 1)
+    assert bool(SpatialDifference(combinatorial_laplacian(graph)).geometry.node_features.isfinite().all())

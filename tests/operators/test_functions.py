@@ -3,6 +3,7 @@
 import math
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -111,6 +112,20 @@ def test_backward_heat_and_an_indefinite_operator_are_bounded_too():
     assert distance(L, exponential(L, -2.0, tolerance=1e-8).matrix(), exact(L, lambda w: torch.exp(2 * w))) <= 1e-8 * math.exp(4)
     p = exponential(L.complement(), 1.5, tolerance=1e-8)
     assert distance(L, p.matrix(), exact(L, lambda w: torch.exp(-1.5 * (1 - w)))) <= p.error_bound
+
+
+@functions
+@pytest.mark.parametrize("size", [1.0, 10.0, 100.0])
+def test_the_bound_is_close_to_the_error_of_the_series(build, size):
+    """A bound that is too careful costs products. Kapteyn's, of cosine and sine, is the rougher one."""
+    L, wave = robust_laplacian(icosphere(1)), build in (cosine, sine)
+    t = size / (math.sqrt(L.norm_bound()) if wave else L.norm_bound())
+    p = build(L, t, tolerance=1e-6)
+    a, b = p.interval
+    x = torch.linspace(a, b, 20001, dtype=torch.float64)
+    series = np.polynomial.chebyshev.chebval(((2 * x - a - b) / (b - a)).numpy(), p.coefficients.reshape(-1).numpy())
+    error = float((torch.from_numpy(series) - FUNCTIONS[build](x, t)).abs().max())
+    assert error <= p.error_bound <= (50 if wave else 2) * error
 
 
 @functions

@@ -121,6 +121,7 @@ def test_folding_is_a_view_with_the_axes_of_the_points(grid, data):
 def test_the_graph_joins_neighbours_along_the_axes(grid):
     unit = grid_laplacian(Grid(grid.shape, 1.0, [Boundary.NEUMANN if e is Boundary.DIRICHLET else e for e in grid.boundary]))
     assert torch.equal(combinatorial_laplacian(grid.graph()).matrix(), unit.matrix())
+    assert grid.graph().edge_weight.dtype == grid.spacing.dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

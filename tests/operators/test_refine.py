@@ -184,6 +184,13 @@ def test_a_target_out_of_range_is_refused(faces):
         decimate(icosphere(1), faces)
 
 
+def test_clusters_move_with_the_mesh():
+    points, faces = icosphere(2).arrays
+    here, there = cluster_vertices(points, faces, 80), cluster_vertices(points + np.array([0.0, 64.0, -32.0]), faces, 80)
+    assert np.array_equal(here[1], there[1])
+    assert np.allclose(here[0] + np.array([0.0, 64.0, -32.0]), there[0], atol=1e-12)
+
+
 def test_clustering_that_can_not_reach_the_target_is_refused():
     with pytest.raises(DomainError, match="no lattice leaves from 1 to 1 faces"):
         cluster_vertices(*icosphere(2).arrays, 1)

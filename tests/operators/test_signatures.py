@@ -67,6 +67,13 @@ def test_the_default_width_is_seven_times_the_least_spacing_of_the_energies():
     close(wave_kernel_signature(PAIRS, energies), wave_kernel_signature(PAIRS, energies, 7 * 0.2))
 
 
+def test_a_width_of_ones_own_leaves_the_energies_of_the_paper():
+    low, high = float(PAIRS.values[1].log()), float(PAIRS.values[-1].log())
+    step = (high - low) / (99 + 4 * 7)
+    energies = torch.linspace(low + 14 * step, high - 14 * step, 100, dtype=torch.float64)
+    close(wave_kernel_signature(PAIRS, width=0.3), wave_kernel_signature(PAIRS, energies, 0.3))
+
+
 def test_wave_signature_is_finite_where_every_gaussian_underflows():
     far = wave_kernel_signature(PAIRS, torch.tensor([-1e4, 1e4], dtype=torch.float64), 0.01)
     close(far, PAIRS.vectors[:, [1, -1]] ** 2)
