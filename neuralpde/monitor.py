@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from integrators import SolveError, State, Status
-from integrators.state import state_map
+from integrators.state import parts_of, state_map
 from neuralpde.files import write_atomically
 from neuralpde.invariants import Check, Invariant, Law
 from neuralpde.rhs import RightHandSide
@@ -96,10 +96,14 @@ class Monitor:
             if self.tolerance is not None and violation > self.tolerance and not broken:
                 broken = f"{name} ({invariant.law.value}) is broken by {violation:.2e} of its scale"
         if broken:
+            kind = parts_of(x)[0].dtype
+            hint, rounding = "", torch.finfo(kind).eps / 2
+            if self.tolerance is not None and self.tolerance < 200 * rounding:
+                hint = f"A state in {kind} rounds by {rounding:.0e} in every step: raise the tolerance, or use float64. "
             raise SolveError(
-                f"the monitor stopped the solve at t = {t:.6g}: {broken}, and the tolerance is {self.tolerance:.2e}. The state "
-                "is in monitor.state, what was computed before in `.solution`. Take a smaller step or tolerance, or a solver "
-                "that keeps this law; if it is broken at any step length, the right-hand side does not have it",
+                f"the monitor stopped the solve at t = {t:.6g}: {broken}, and the tolerance is {self.tolerance:.2e}. {hint}"
+                "The state is in monitor.state, what was computed before in `.solution`. Take a smaller step or tolerance, or a "
+                "solver that keeps this law; if it is broken at any step length, the right-hand side does not have it",
                 Status.MONITOR,
             )
 

@@ -232,3 +232,13 @@ def test_a_tolerance_of_zero_lets_pass_what_stands_still():
 def test_before_a_solve_there_is_nothing_to_see():
     monitor = Monitor(Norm(SPHERE))
     assert (monitor.t, monitor.values, monitor.state) == ([], {}, None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "said"), [(torch.float32, 1e-8, True), (torch.float32, 1e-3, False), (torch.float64, 1e-8, False)]
+)
+def test_a_tolerance_below_rounding_is_named_as_the_cause(dtype, tolerance, said):
+    monitor = Monitor(Norm(SPHERE), tolerance)
+    with pytest.raises(SolveError) as caught:
+        integrate(lambda t, x: x, torch.ones(42, 1, dtype=dtype), [0.0, 0.1], RK4(dt=0.01), monitor=monitor)
+    assert ("raise the tolerance, or use float64" in str(caught.value)) == said
