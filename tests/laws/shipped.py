@@ -28,7 +28,7 @@ from neuralpde.testing_meshes import meshes
 from neuralpde.transport import Advection, AdvectionDiffusion
 from neuralpde.unitary import UnitaryFlow
 from neuralpde.waves import Wave
-from operators import Boundary, Graph, Grid, Laplacian, TriangleMesh
+from operators import Boundary, Grid, Laplacian, TriangleMesh
 from operators.delaunay import intrinsic_delaunay
 from operators.diffusion import diffusion_laplacian
 from operators.grids import grid_laplacian
@@ -54,10 +54,6 @@ def normalized_robust(mesh: TriangleMesh):
 
 def edges_of_a_mesh(mesh: TriangleMesh):
     return npde.combinatorial_laplacian(mesh.graph())
-
-
-def first_node_held(graph: Graph):
-    return npde.dirichlet(npde.combinatorial_laplacian(graph), [0])
 
 
 def root_of_degree(graph):
@@ -102,6 +98,7 @@ LAPLACIANS = [
     # Its tufted cover bends the boundary, and mollification lengthens needles.
     (npde.robust_laplacian, {"domain": ROUND, "without": {AREA, HARMONIC}}),
     (unit_diffusion, {}),
+    (striped_diffusion, {"without": {AREA, HARMONIC}}),
     (symmetrized_cotangent, {"kernel": root_of_mass, "without": {AREA, HARMONIC}}),
     (normalized_robust, {"domain": ROUND, "kernel": root_of_robust_degree, "without": GEOMETRIC_LAWS[1:]}),
     (edges_of_a_mesh, {"without": GEOMETRIC_LAWS[1:]}),
@@ -186,6 +183,27 @@ def sums(L: Laplacian):
     return 0.5 * npde.Heat(L, 0.7) + AllenCahn(L, 0.3)
 
 
+def predators(L: Laplacian):
+    return npde.Coupled(u=[npde.Heat(L), lambda u, v: u * (1 - v)], v=[npde.Heat(L, 0.3), lambda u, v: v * (u - 1)])
+
+
+def cooled_and_fed(L: Laplacian):
+    return npde.Heat(L, 0.7) + npde.Decay(L, 0.2) + npde.Source(L, 0.3)
+
+
+def exchanging(L: Laplacian):
+    return npde.Heat(L) + npde.Robin(L, npde.named_boundary(L, [0]), 2.0, 1.0)
+
+
+def held(L: Laplacian):
+    return npde.Dirichlet(npde.Heat(L), [0], 0.5)
+
+
+def beltrami(L: Laplacian):
+    torch.manual_seed(0)
+    return npde.BeltramiFlow(npde.ScaledDotProduct(L, 2))
+
+
 def burgers(grid: Grid):
     return Burgers(grid_laplacian(grid), grid, 0.05)
 
@@ -241,6 +259,11 @@ FLOWS = [
     (unitary, {}),
     (dissipative_unitary, {}),
     (sums, {}),
+    (predators, {}),
+    (cooled_and_fed, {}),
+    (exchanging, {}),
+    (held, {}),
+    (beltrami, {}),
     (burgers, {"domain": BOXES}),
     (advection, {"domain": BOXES}),
     (advection_diffusion, {"domain": BOXES}),

@@ -223,3 +223,12 @@ def test_what_cannot_be_is_refused():
         AdvectionOperator(sides, torch.ones(12, dtype=torch.float64))
     with pytest.raises(ValueError, match="Advection"):
         AdvectionOperator(sides, torch.ones(30, dtype=torch.float64), Flux.LIMITED)
+
+
+@pytest.mark.parametrize("walls", [Boundary.NEUMANN, Boundary.DIRICHLET])
+def test_limited_transport_of_eight_times_as_much_is_eight_times_as_much(walls):
+    """The limiter looks at ratios alone, and open walls carry what is there; powers of two are exact."""
+    sides = cell_sides(Grid((6, 5), 0.25, walls))
+    flows = sides.flows(torch.randn(30, 2, dtype=torch.float64))
+    u = torch.randn(30, 2, dtype=torch.float64)
+    assert torch.equal(limited_advection(sides, flows, 8 * u), 8 * limited_advection(sides, flows, u))

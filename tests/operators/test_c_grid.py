@@ -265,3 +265,9 @@ def test_is_differentiable_in_the_vertices():
 def test_bad_winds_are_refused(call, says):
     with pytest.raises(FieldError, match=says):
         call(CGrid(icosphere(0)))
+
+
+def test_every_operator_has_the_precision_of_the_mesh():
+    grid = CGrid(icosphere(1, dtype=torch.float32))
+    assert {t.dtype for t in grid.buffers() if t.is_floating_point()} == {torch.float32}
+    assert grid.laplacian.dtype == torch.float32

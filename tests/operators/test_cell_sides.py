@@ -217,3 +217,7 @@ def test_divergences_have_gradients_in_the_vertices_of_the_mesh():
         return sides.divergence(sides.flows(b))
 
     assert torch.autograd.gradcheck(divergence, flat.vertices.clone().requires_grad_())
+
+
+def test_nothing_of_the_sides_is_saved_in_a_checkpoint():
+    assert cell_sides(icosphere(1)).state_dict() == {}
