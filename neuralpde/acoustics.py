@@ -14,6 +14,7 @@ from integrators.state import parts_of
 from neuralpde.coefficient import CoefficientLike, as_coefficient
 from neuralpde.invariants import Invariant, LaplacianInvariant, Law, Mass, Part
 from neuralpde.rhs import RightHandSide
+from neuralpde.waves import as_pair
 from operators import Divergence, Laplacian, edge_gradient, mass_weighted_norm
 from operators.chebyshev import coefficients_of
 from operators.checks import real_dtype
@@ -67,7 +68,7 @@ class Acoustics(RightHandSide):
         return -self.c(t) * (self.divergence.gradient @ p)
 
     def forward(self, t: Tensor, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        p, w = x
+        p, w = as_pair(x, "(p, w)")
         return self.drift(t, w), self.force(t, p)
 
     @property
@@ -92,7 +93,7 @@ class AcousticPart:
         self.laplacian, self.divergence, self.speed = laplacian, divergence, speed
 
     def __matmul__(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        p, w = x
+        p, w = as_pair(x, "(p, w)")
         return -self.speed * (self.divergence @ w), -self.speed * (self.divergence.gradient @ p)
 
     def norm_bound(self) -> float:
@@ -111,7 +112,7 @@ class AcousticPart:
 
     def exponential(self, h: Time, x: tuple[Tensor, Tensor], tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """exp(hG)(p, w): with q = c∫p, which is a function of L of (p, −div w), w(h) = w − grad q."""
-        p, w = x
+        p, w = as_pair(x, "(p, w)")
         t = torch.as_tensor(h * self.speed, dtype=torch.float64, device="cpu")
 
         def parts(y: Tensor) -> Tensor:

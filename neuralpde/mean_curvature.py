@@ -34,7 +34,9 @@ class MeanCurvatureFlow(RightHandSide):
     The state is the vertices (..., n, 3), or (..., n, 2) of a mesh in the plane; begin with `mesh.vertices`.
 
     Good values: `SemiImplicitEuler(dt=R²/100)` with R the size of the surface, which has no stability limit; explicit
-    steps need about h² / 4κ for edges of length h.
+    steps need about h² / 4κ for edges of length h. What vanishes at a time has nothing after it: an adaptive solver's
+    steps shrink towards that time, and a fixed step may jump over it, into a growing surface: `Monitor(f, tolerance=1e-3)`
+    stops there.
 
     Invariants: the area falls. Equivariant under renumbering and rigid motion.
 

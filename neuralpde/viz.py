@@ -40,6 +40,8 @@ def save_fields(
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"fields must name each field, as in {{'t = 0': u}}, not a {type(fields).__name__}")
     if not fields:
         raise FieldError("there is no field to draw: pass a title and a field, as in {'t = 0': u}")
     values = {title: _values(title, u, mesh.num_nodes) for title, u in fields.items()}

@@ -16,11 +16,19 @@ from neuralpde.heat import Hold
 from neuralpde.invariants import Invariant, LaplacianInvariant, Law
 from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
-from operators import Laplacian, dirichlet_energy, mass_weighted_norm
+from operators import FieldError, Laplacian, dirichlet_energy, mass_weighted_norm
 from operators.chebyshev import MAX_DEGREE, coefficients_of, tolerance_of
 from operators.checks import ConvergenceError, real_dtype
 from operators.functions import wave_degree, wave_propagator
 from operators.recurrence import chebyshev_sums
+
+
+def as_pair(x: object, names: str) -> tuple[Tensor, Tensor]:
+    """A state of two fields, or a FieldError that says so."""
+    if not (isinstance(x, tuple) and len(x) == 2):
+        form = f"a tuple of {len(x)}" if isinstance(x, tuple) else type(x).__name__
+        raise FieldError(f"the state is the tuple {names}, not {form}: begin with two fields, such as (u0, torch.zeros_like(u0))")
+    return x
 
 
 class Wave(RightHandSide):
@@ -87,7 +95,7 @@ class Wave(RightHandSide):
         return push if self.m.absent else push - self.m(t) ** 2 * u
 
     def forward(self, t: Tensor, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        u, v = x
+        u, v = as_pair(x, "(u, v)")
         push = self.force(t, u)
         return v, push if self.gamma.absent else push - self.gamma(t) * v
 
@@ -130,7 +138,7 @@ class WavePart:
         return WavePart(hold(self.laplacian), self.speed)
 
     def __matmul__(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        u, v = x
+        u, v = as_pair(x, "(u, v)")
         return v.clone(), -(self.speed**2) * (self.laplacian @ u)
 
     def norm_bound(self) -> float:
@@ -148,7 +156,7 @@ class WavePart:
 
     def exponential(self, h: Time, x: tuple[Tensor, Tensor], tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """exp(hG)(u, v) through cos(ch√L) and sin(ch√L)/√L, by one Chebyshev recurrence for all."""
-        u, v = x
+        u, v = as_pair(x, "(u, v)")
         u, w = wave_propagator(self.laplacian, h * self.speed, u, v / self.speed, tolerance=tolerance)
         return u, self.speed * w
 
@@ -178,7 +186,7 @@ class DampedWavePart:
         return self.speed**2 * (self.laplacian @ u) + self.mass**2 * u
 
     def __matmul__(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        u, v = x
+        u, v = as_pair(x, "(u, v)")
         return v.clone(), -self._stiff(u) - self.damping * v
 
     def _top(self) -> float:

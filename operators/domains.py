@@ -37,7 +37,9 @@ _WANTED = {
     **dict.fromkeys(
         ("vertices", "faces", "arrays", "connectivity"), "a TriangleMesh, such as load_mesh(path) or cloud.triangulated()"
     ),
-    **dict.fromkeys(("shape", "stiffness"), "a Laplacian, such as robust_laplacian(mesh) or combinatorial_laplacian(graph)"),
+    **dict.fromkeys(
+        ("shape", "stiffness", "dtype"), "a Laplacian, such as robust_laplacian(mesh) or combinatorial_laplacian(graph)"
+    ),
 }
 
 

@@ -37,3 +37,8 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, field):
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(FieldError, match="no field"):
         save_fields(tmp_path / "x.png", grid(5, 5), {})
+
+
+def test_a_field_without_a_title_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="name each field"):
+        save_fields(tmp_path / "x.png", grid(5, 5), torch.zeros(25, 1))

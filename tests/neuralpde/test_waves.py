@@ -13,6 +13,7 @@ from integrators import (
     ARK324,
     BDF2,
     ETDRK4,
+    RK4,
     SBDF2,
     SDIRK3,
     BackwardEuler,
@@ -36,7 +37,16 @@ from neuralpde.testing import graphs, meshes
 from neuralpde.testing_right_hand_side import assert_right_hand_side
 from neuralpde.testing_search import Search
 from neuralpde.waves import Wave, WaveEnergy
-from operators import Boundary, Grid, combinatorial_laplacian, cotangent_laplacian, grid_laplacian, icosphere, robust_laplacian
+from operators import (
+    Boundary,
+    FieldError,
+    Grid,
+    combinatorial_laplacian,
+    cotangent_laplacian,
+    grid_laplacian,
+    icosphere,
+    robust_laplacian,
+)
 
 NOW = torch.tensor(0.3, dtype=torch.float64)
 WAVES = {
@@ -298,3 +308,10 @@ def test_the_kit_finds_no_fault():
     assert_right_hand_side(
         lambda mesh: Wave(robust_laplacian(mesh), 1.3, damping=0.5, mass=0.3), meshes(slivers=False), search=few
     )
+
+
+@pytest.mark.parametrize("state", [torch.ones(12, 1, dtype=torch.float64), (torch.ones(12, 1, dtype=torch.float64),) * 3])
+@pytest.mark.parametrize("solver", [None, RK4(dt=0.1)])
+def test_a_state_that_is_no_pair_is_named(state, solver):
+    with pytest.raises(FieldError, match=r"the state is the tuple \(u, v\)"):
+        integrate(Wave(robust_laplacian(icosphere(0))), state, [0.0, 0.2], solver)
