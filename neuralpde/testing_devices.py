@@ -107,7 +107,7 @@ def float32_and_back(case: FlowCase) -> Measured | None:
             return fact(name, False, f"after .to(float32) the result is {part.dtype}: a tensor that is no buffer or parameter?")
     back = case.applied(
         single.to(torch.float64),
-        state_map(lambda part: part.to(part.dtype.to_complex() if part.is_complex() else torch.float64), narrow),
+        state_map(lambda part: part.to(torch.complex128 if part.is_complex() else torch.float64), narrow),
     )
     noise = case.noise * roundoff(torch.float32) / roundoff(torch.float64)
     rule = "64 times what one unit round-off of float32 in the input makes of the result"

@@ -265,8 +265,9 @@ FLOWS = [
     (held, {}),
     (beltrami, {}),
     (burgers, {"domain": BOXES}),
-    (advection, {"domain": BOXES}),
-    (advection_diffusion, {"domain": BOXES}),
+    # What flows against a wall piles up, also below zero: the region [0, ∞) is of what is not negative.
+    (advection, {"domain": BOXES, "states": positive}),
+    (advection_diffusion, {"domain": BOXES, "states": positive}),
     (mean_curvature, {"states": positions, "domain": meshes(slivers=False)}),
 ]
 """Right-hand sides, and the states that they need."""
