@@ -16,7 +16,7 @@ from integrators.dopri5 import Dopri5
 from integrators.engine_base import Engine
 from integrators.engine_solve import SciPyPiece, Solve
 from integrators.gradients import Direct, Run, stacked
-from integrators.integrate import check_jumps, integrate
+from integrators.integrate import begun, check_jumps, integrate
 from integrators.integrator import Evaluate, Integrator
 from integrators.method import Method, hermite
 from integrators.solution import Solution, SolveError, State, Statistics, Status, Time
@@ -71,7 +71,8 @@ def integrate_until(
     begin = torch.as_tensor(t0, dtype=torch.float64, device=device)
     solver = Dopri5() if solver is None else solver
     _check(f, solver, event, begin, limit, direction, every)
-    watch = Watch(max_steps, max_seconds, check_jumps(jumps))
+    f = begun(f, x0)
+    watch = Watch(max_steps, max_seconds, (*check_jumps(jumps), *getattr(f, "jumps", ())))
     interpolant = None
     try:
         with torch.no_grad():

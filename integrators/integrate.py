@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from integrators.autopilot import Auto, advise
 from integrators.integrator import Evaluate, Integrator
 from integrators.progress import Bar
+from integrators.restarts import restarts_within, solve_in_stretches
 from integrators.solution import Solution, SolveError, State
 from integrators.state import check_state, parts_of
 from integrators.watch import Observer, Watch
@@ -35,7 +37,9 @@ def integrate(
     """Solve dx/dt = f(t, x) from x(t[0]) = x0 and return x at every time of t.
 
     Args:
-        f: the right-hand side; a `RightHandSide`, a module or a plain function of (t, x).
+        f: the right-hand side; a `RightHandSide`, a module or a plain function of (t, x). One that remembers its start, such as
+            attention frozen there, offers `starting_at(x0)`; one that is discontinuous in time names the times as `jumps`; one
+            that is made anew from the state at certain times is `Restarting`.
         x0: a tensor (..., n, c), real or complex, or a tuple of tensors.
         t: strictly increasing or strictly decreasing times, the first that of x0; a tensor or numbers.
         solver: with its tolerances and its gradient; if absent, `Auto()` chooses one and says why in `stats.reason`.
@@ -62,17 +66,39 @@ def integrate(
         raise TypeError(f"solver must be an integrator such as Dopri5(rtol=1e-6), not {solver!r}")
     check_state(x0, "x0")
     times = check_times(t, parts_of(x0)[0].device)
+    restarts = restarts_within(f, times)
+    first = _first(f, x0)
+    jumps = (*jumps, *getattr(first, "jumps", ())) if not isinstance(jumps, (int, float)) else jumps
     watch = Watch(max_steps, max_seconds, check_jumps(jumps), dense, history, monitor)
     watch.begin(float(times[0].detach()), x0)
     try:
         with Bar(type(f).__name__) if progress else nullcontext() as watch.bar:
-            solution = solver.solve(f, x0, times, watch)
+            if restarts:
+                restarting: Any = f
+                return solve_in_stretches(restarting, first, x0, times, restarts, solver, watch)
+            solution = solver.solve(first, x0, times, watch)
     except SolveError as error:
         if throw or error.solution is None:
             raise
         return error.solution
-    advise(f, solver, solution)
+    advise(first, solver, solution)
     return solution
+
+
+def begun(f: Evaluate, x0: State) -> Evaluate:
+    """f for one uninterrupted solve from x0: what `f.starting_at(x0)` gives, if f remembers its start; f itself if not.
+
+    Raises:
+        TypeError: f is made anew on the way, which only `integrate` follows.
+    """
+    if getattr(f, "restarts", ()):
+        raise TypeError(f"{type(f).__name__} restarts at {list(f.restarts)}, which only integrate follows: drop those times")  # type: ignore[attr-defined]
+    return _first(f, x0)
+
+
+def _first(f: Evaluate, x0: State) -> Evaluate:
+    begin: Callable[[State], Evaluate] | None = getattr(f, "starting_at", None)
+    return f if begin is None else begin(x0)
 
 
 def check_times(t: Tensor | Sequence[float], device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from neuralpde.bench import Row, interleaved, machine, write_rows
 from neuralpde.files import RunFolderError
 from operators import SparseOperator, cotangent_laplacian, sampled_product, torus
-from operators.attention import row_softmax
+from operators.normalisation import row_softmax
 
 # Reverse mode through torch's CSR and COO products makes a dense (n, n) gradient of the values.
 _DENSE = "its backward in the values fills a dense {n} × {n} matrix, {size:.0f} GB"

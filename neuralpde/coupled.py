@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from integrators import LinearPart
 from integrators.solution import Time
 from neuralpde.invariants import Invariant, Part
-from neuralpde.rhs import Function, RightHandSide, Sum
+from neuralpde.rhs import Function, RightHandSide, Sum, common_restarts
 from neuralpde.symmetry import Symmetry
 from operators import FieldError
 
@@ -76,6 +77,32 @@ class Coupled(RightHandSide):
     def forward(self, t: Tensor, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         fields = self._fields(x)
         return tuple(self._total(name, t, fields, [self._own(name)]) for name in self.names)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return tuple(sorted({time for own in self._owns().values() for time in own.jumps}))
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return common_restarts(list(self._owns().values()))
+
+    def starting_at(self, x0: tuple[Tensor, ...]) -> RightHandSide:
+        start = self._fields(x0)
+        return self._with({name: own.starting_at(start[name]) for name, own in self._owns().items()})
+
+    def restarting_at(self, t: Tensor, x: tuple[Tensor, ...], x0: tuple[Tensor, ...]) -> RightHandSide:
+        now, start = self._fields(x), self._fields(x0)
+        return self._with({name: own.restarting_at(t, now[name], start[name]) for name, own in self._owns().items()})
+
+    def _owns(self) -> dict[str, RightHandSide]:
+        return {name: own for name in self.names if (own := self._own(name)) is not None}
+
+    def _with(self, owns: dict[str, RightHandSide]) -> RightHandSide:
+        if all(owns[name] is own for name, own in self._owns().items()):
+            return self
+        view = copy.copy(self)
+        view.__dict__ = {**self.__dict__, "_modules": {**self._modules, "own": nn.ModuleDict(owns)}}
+        return view
 
     def _rest(self, t: Tensor, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         fields = self._fields(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +89,27 @@ class Dirichlet(RightHandSide):
 
     def forward(self, t: Tensor, x: Any) -> Any:
         return self._written(self.rhs(t, self.impose(t, x)), lambda held: held.rate(t))
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return self.rhs.jumps
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return self.rhs.restarts
+
+    def starting_at(self, x0: Any) -> RightHandSide:
+        return self._around(self.rhs.starting_at(x0))
+
+    def restarting_at(self, t: Tensor, x: Any, x0: Any) -> RightHandSide:
+        return self._around(self.rhs.restarting_at(t, x, x0))
+
+    def _around(self, rhs: RightHandSide) -> RightHandSide:
+        if rhs is self.rhs:
+            return self
+        view = copy.copy(self)
+        view.__dict__ = {**self.__dict__, "_modules": {**self._modules, "rhs": rhs}, "_kept": None}
+        return view
 
     def _written(self, x: Any, value: Callable[[Held], Tensor]) -> Any:
         """x with values at the held nodes."""

@@ -162,16 +162,16 @@ class DirichletEnergy(LaplacianInvariant):
 
 
 class Mass(MassInvariant):
-    """Σ m_i x_i of each channel; (..., n, c) → (..., c). Its scale is Σ m_i |x_i| of the fullest channel."""
+    """Σ m_i x_i of each channel (of every part); (..., n, c) → (..., c). Its scale is Σ m_i |x_i| of the fullest channel."""
 
     name = "mass"
 
     def measure(self, x: State) -> Tensor:
-        x = one_field(x)
+        x = all_channels(x)
         return (self._mass(x)[:, None] * x).sum(dim=-2)
 
     def scale(self, x: State) -> Tensor:
-        x = one_field(x)
+        x = all_channels(x)
         return (self._mass(x)[:, None] * x.abs()).sum(dim=-2).amax(dim=-1, keepdim=True)
 
 
@@ -196,16 +196,16 @@ class Entropy(MassInvariant):
 
 
 class MaximumPrinciple(NodeInvariant):
-    """max_i x_i and −min_i x_i of each channel, neither of which increases: x stays in the hull of its start."""
+    """max_i x_i and −min_i x_i of each channel (of every part), neither of which increases: x stays in the hull of its start."""
 
     name = "maximum principle"
 
     def measure(self, x: State) -> Tensor:
-        x = one_field(x)
+        x = all_channels(x)
         return torch.cat([x.amax(dim=-2), -x.amin(dim=-2)], dim=-1)
 
     def scale(self, x: State) -> Tensor:
-        x = one_field(x)
+        x = all_channels(x)
         largest = x.abs().amax(dim=-2)
         return torch.cat([largest, largest], dim=-1)
 
@@ -258,6 +258,11 @@ class Part(Invariant):
     @property
     def name(self) -> str:
         return f"{self.invariant.name} of {self.label or f'part {self.index}'}"
+
+
+def all_channels(x: State) -> Tensor:
+    """The channels of all parts of a state side by side; for what holds of each channel by itself."""
+    return torch.cat(x, dim=-1) if isinstance(x, tuple) else x
 
 
 def one_field(x: State) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cmath
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import torch
@@ -62,6 +62,24 @@ class RightHandSide(Movable):
         """The linear part G as an operator, the whole right-hand side if `nonlinear` is None; or None."""
         return None
 
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The times at which f is discontinuous; `integrate` ends a step at each."""
+        return ()
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        """The times at which f is made anew from the state; `integrate` solves from one to the next."""
+        return ()
+
+    def starting_at(self, x0: Any) -> RightHandSide:
+        """The right-hand side of a solve from x0: itself, unless it remembers its start. `integrate` asks for it."""
+        return self
+
+    def restarting_at(self, t: Tensor, x: Any, x0: Any) -> RightHandSide:
+        """The right-hand side from one of the `restarts` on, in a solve that began at x0."""
+        return self.starting_at(x0)
+
     def frozen(self) -> Self:
         """The same right-hand side as it is now: its parameters' values, without gradients; later training does not reach it."""
         return _frozen(self)
@@ -96,6 +114,14 @@ def as_right_hand_side(f: Function) -> RightHandSide:
     if not callable(f):
         raise TypeError(f"a right-hand side is a function of (t, x), not {type(f).__name__}")
     return FromFunction(f)
+
+
+def common_restarts(terms: Sequence[RightHandSide]) -> tuple[float, ...]:
+    """The times at which the terms of a sum or system are made anew, together. Raises ValueError where they differ."""
+    given = [set(term.restarts) for term in terms if term.restarts]
+    if any(times != given[0] for times in given):
+        raise ValueError("the terms restart at different times, and none can go on while another is made anew: give all one list")
+    return tuple(sorted(given[0])) if given else ()
 
 
 def _frozen(module: M) -> M:
@@ -143,6 +169,23 @@ class Sum(RightHandSide):
     def forward(self, t: Tensor, x: State) -> State:
         total: State = _total([term(t, x) for term in self.summands])
         return total
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return tuple(sorted({time for term in self.summands for time in term.jumps}))
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return common_restarts(self.summands)
+
+    def starting_at(self, x0: Any) -> RightHandSide:
+        return self._of([term.starting_at(x0) for term in self.summands])
+
+    def restarting_at(self, t: Tensor, x: Any, x0: Any) -> RightHandSide:
+        return self._of([term.restarting_at(t, x, x0) for term in self.summands])
+
+    def _of(self, terms: list[RightHandSide]) -> RightHandSide:
+        return self if all(new is old for new, old in zip(terms, self.summands, strict=True)) else Sum(*terms)
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:
@@ -207,6 +250,22 @@ class Scaled(RightHandSide):
 
     def forward(self, t: Tensor, x: Any) -> Any:
         return state_map(lambda part: self.coefficient * part, self.rhs(t, x))
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return self.rhs.jumps
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return self.rhs.restarts
+
+    def starting_at(self, x0: Any) -> RightHandSide:
+        begun = self.rhs.starting_at(x0)
+        return self if begun is self.rhs else Scaled(self.coefficient, begun)
+
+    def restarting_at(self, t: Tensor, x: Any, x0: Any) -> RightHandSide:
+        begun = self.rhs.restarting_at(t, x, x0)
+        return self if begun is self.rhs else Scaled(self.coefficient, begun)
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:

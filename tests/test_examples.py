@@ -40,6 +40,15 @@ def custom_pde(module: ModuleType, result: dict[str, float]) -> None:
     assert Path("custom_pde.png").read_bytes().startswith(b"\x89PNG")
 
 
+def denoise(module: ModuleType, result: dict[str, float]) -> None:
+    # The noise has a standard deviation of a tenth.
+    assert result["noisy"] == pytest.approx(20, abs=0.1)
+    assert result["heat"] > result["noisy"] + 4
+    assert result["Beltrami"] > result["heat"] + 3
+    assert result["Beltrami"] > result["Perona-Malik"]
+    assert Path("denoise.png").read_bytes().startswith(b"\x89PNG")
+
+
 def exact_waves(module: ModuleType, result: dict[str, float]) -> None:
     assert result["Exponential"] < 1e-12
     assert result["StoermerVerlet"] < result["bound"]
@@ -92,6 +101,7 @@ def surface_operators(module: ModuleType, result: dict[str, float]) -> None:
 CLAIMS: dict[str, Callable[[ModuleType, Any], None]] = {
     "coarse_cahn_hilliard": coarse_cahn_hilliard,
     "custom_pde": custom_pde,
+    "denoise": denoise,
     "exact_waves": exact_waves,
     "gray_scott": gray_scott,
     "initial_heat": initial_heat,

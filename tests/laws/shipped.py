@@ -9,10 +9,12 @@ from neuralpde.anisotropic_heat import AnisotropicHeat
 from neuralpde.burgers import Burgers
 from neuralpde.fitzhugh_nagumo import FitzHughNagumo
 from neuralpde.gray_scott import GrayScott
+from neuralpde.image_flow import ImageBeltramiFlow
 from neuralpde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralpde.mean_curvature import MeanCurvatureFlow
 from neuralpde.nonlinear_diffusion import PeronaMalik, PLaplacian
 from neuralpde.phase_field import AllenCahn, CahnHilliard
+from neuralpde.polyakov import PolyakovFlow
 from neuralpde.reaction import FisherKPP
 from neuralpde.schnakenberg import Schnakenberg
 from neuralpde.schroedinger import Schroedinger
@@ -31,7 +33,10 @@ from neuralpde.waves import Wave
 from operators import Boundary, Grid, Laplacian, TriangleMesh
 from operators.delaunay import intrinsic_delaunay
 from operators.diffusion import diffusion_laplacian
+from operators.diffusivity import Diffusivity
+from operators.exponential_kernel import ExponentialKernel
 from operators.grids import grid_laplacian
+from operators.normalisation import Over, Softmax, Squareplus
 
 
 def unit_diffusion(mesh: TriangleMesh):
@@ -199,9 +204,53 @@ def held(L: Laplacian):
     return npde.Dirichlet(npde.Heat(L), [0], 0.5)
 
 
+def awake(diffusivity: Diffusivity):
+    """With parameters that are neither zero nor equal: an untrained dot product is the geometry, whatever the field."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in diffusivity.parameters():
+            parameter.normal_(generator=generator)
+    return diffusivity
+
+
 def beltrami(L: Laplacian):
-    torch.manual_seed(0)
-    return npde.BeltramiFlow(npde.ScaledDotProduct(L, 2))
+    return npde.BeltramiFlow(awake(npde.ScaledDotProduct(L, 2)))
+
+
+def beltrami_over_columns(L: Laplacian):
+    return npde.BeltramiFlow(awake(npde.ScaledDotProduct(L, 2, normalise=Softmax(Over.COLUMNS))), 0.7)
+
+
+def beltrami_squareplus(L: Laplacian):
+    return npde.BeltramiFlow(awake(npde.ScaledDotProduct(L, 2, 4, heads=3, normalise=Squareplus(), self_loops=0.5)))
+
+
+def beltrami_kernels(L: Laplacian):
+    return npde.BeltramiFlow(awake(ExponentialKernel(L, 2, 4, heads=2)))
+
+
+def beltrami_pair(L: Laplacian):
+    return npde.BeltramiFlow(awake(ExponentialKernel(L, 2, 4, positions=1)))
+
+
+def beltrami_frozen(L: Laplacian):
+    return npde.BeltramiFlow(awake(npde.ScaledDotProduct(L, 2)), frozen=True)
+
+
+def polyakov(L: Laplacian):
+    return PolyakovFlow(L, 2.0)
+
+
+def polyakov_pair(L: Laplacian):
+    return PolyakovFlow(L, 2.0, positions=True, learn=True)
+
+
+def image_beltrami(grid: Grid):
+    return ImageBeltramiFlow(grid, 2.0)
+
+
+def image_beltrami_colours(grid: Grid):
+    return ImageBeltramiFlow(grid, 2.0, channels=3, conservative=True, learn=True)
 
 
 def burgers(grid: Grid):
@@ -239,6 +288,10 @@ def positions(f, domain, generator):
     return domain.vertices + 0.0
 
 
+def pair(f, domain, generator):
+    return tuple(torch.randint(-16, 17, (domain.num_nodes, c), generator=generator).double() / 16 for c in (1, 2))
+
+
 FLOWS = [
     (heat, {}),
     (wave, {}),
@@ -264,6 +317,16 @@ FLOWS = [
     (exchanging, {}),
     (held, {}),
     (beltrami, {}),
+    # What a node gives away is its value, not its mass times it: masses are conserved only where they are all one.
+    (beltrami_over_columns, {"domain": JOINED}),
+    (beltrami_squareplus, {}),
+    (beltrami_kernels, {}),
+    (beltrami_pair, {"states": pair}),
+    (beltrami_frozen, {}),
+    (polyakov, {"domain": JOINED}),
+    (polyakov_pair, {"domain": JOINED, "states": pair}),
+    (image_beltrami, {"domain": BOXES}),
+    (image_beltrami_colours, {"domain": BOXES}),
     (burgers, {"domain": BOXES}),
     # What flows against a wall piles up, also below zero: the region [0, ∞) is of what is not negative.
     (advection, {"domain": BOXES, "states": positive}),

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integrators import Exponential, integrate
+from integrators import Dopri5, Exponential, integrate
 from neuralpde.averaging import Averaging
 from operators import DomainError, Graph, ScaledDotProduct, SparseOperator, random_walk_laplacian
+from operators.normalisation import Over
 
 
 def average(seed: int = 0, n: int = 12) -> SparseOperator:
@@ -20,6 +21,17 @@ def average(seed: int = 0, n: int = 12) -> SparseOperator:
     with torch.no_grad():
         attention.query.weight.copy_(torch.randn(attention.query.weight.shape, generator=generator, dtype=torch.float64))
         return attention(torch.randn(n, 3, generator=generator, dtype=torch.float64))
+
+
+class Counting:
+    """An average that notes its products."""
+
+    def __init__(self, average, taken):
+        self.average, self.taken = average, taken
+
+    def __matmul__(self, x):
+        self.taken.append(1)
+        return self.average @ x
 
 
 def dense(f: Averaging) -> torch.Tensor:
@@ -80,15 +92,8 @@ def test_what_is_no_average_is_refused():
 def test_a_tolerance_saves_products():
     """On a symmetric random walk the Chebyshev series takes about √(2τ log(1/tolerance)) products, not τ."""
     f, z = Averaging(average()), torch.randn(12, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    taken = []
-
-    class Counting:
-        def __matmul__(self, x):
-            taken.append(1)
-            return f.average @ x
-
-    part = f.linear
-    part.average = Counting()
+    part, taken = f.linear, []
+    part.average = Counting(f.average, taken)
     part.exponential(200.0, z, 1e-3)
     assert len(taken) <= 100  # Uniformisation takes 246.
     # The gradient in time is that of the series.
@@ -96,3 +101,79 @@ def test_a_tolerance_saves_products():
     final = f.linear.exponential(h, z, 1e-6)
     (slope,) = torch.autograd.grad(final.sum(), h)
     assert float((slope - (f.linear @ final.detach()).sum()).abs().detach()) <= 1e-5
+
+
+def affine(f: Averaging, beta: float, s: torch.Tensor, z: torch.Tensor, h: float) -> torch.Tensor:
+    """exp(h [[G, β], [0, 0]]) (z, s), dense."""
+    G, n = dense(f), len(z)
+    whole = torch.zeros(2 * n, 2 * n, dtype=G.dtype)
+    whole[:n, :n], whole[:n, n:] = G, beta * torch.eye(n, dtype=G.dtype)
+    return (torch.from_numpy(scipy.linalg.expm(h * whole.detach().numpy())) @ torch.cat([z, s]))[:n]
+
+
+@pytest.mark.parametrize("h", [0.0, 0.3, 9.0, 200.0])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_source_is_integrated_with_the_flow(h, own):
+    """Whether it is the start itself, whose products are shared, or another field."""
+    A = average()
+    z, s = torch.randn(2, 12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).unbind()
+    s = z if own else s
+    f = Averaging(A, 1.5, source=(-0.4, s))
+    exact = affine(Averaging(A, 1.5), -0.4, s, z, h)
+    size = float(z.abs().max() + 0.4 * h * s.abs().max())
+    for tolerance in (None, 1e-2, 1e-5, 1e-9):
+        error = float((f.linear.exponential(h, z, tolerance) - exact).detach().abs().max())
+        assert error <= (1e-13 if tolerance is None else tolerance + 1e-13) * size
+    shift = torch.tensor(0.7, dtype=torch.float64)
+    y = f.linear.solve(shift, z)
+    assert float((y - 0.7 * (f.linear @ y) - z).abs().max()) <= 1e-12 * (1 + 0.4 * float(s.abs().max()))
+
+
+def test_over_columns_the_tolerance_is_of_the_sum():
+    A = average().adjoint()
+    f = Averaging(A, 1.5, over=Over.COLUMNS)
+    z = torch.randn(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    exact = torch.from_numpy(scipy.linalg.expm(4.0 * dense(f).detach().numpy())) @ z
+    for tolerance in (None, 1e-2, 1e-6):
+        end = f.linear.exponential(4.0, z, tolerance)
+        assert float((end - exact).abs().sum(0).max()) <= (tolerance or 1e-13) * float(z.abs().sum(0).max())
+    with pytest.raises(DomainError, match="rows that sum to one"):
+        Averaging(A)
+
+
+@pytest.mark.parametrize("over", Over)
+def test_nodes_with_rates_of_their_own_are_uniformised(over):
+    A = average() if over is Over.ROWS else average().adjoint()
+    rates = torch.linspace(0.2, 3.0, 12, dtype=torch.float64)
+    f, one = Averaging(A, rates, over=over), torch.eye(12, dtype=torch.float64)
+    G = rates[:, None] * (A.matrix() - one) if over is Over.ROWS else (A.matrix() - one) * rates
+    assert float((f.linear @ one - G).abs().max()) <= 1e-14
+    exact = torch.from_numpy(scipy.linalg.expm(2.0 * G.numpy()))
+    assert float((f.linear.exponential(2.0, one) - exact).abs().max()) <= 1e-13
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_gradients_reach_the_source_and_its_rate(own):
+    A = average()
+    z, s = torch.randn(2, 12, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(7)).unbind()
+    one = torch.tensor(0.7, dtype=torch.float64)
+
+    def flow(z, s, rate, beta, h):
+        return Averaging(A, rate, source=(beta, z if own else s)).linear.exponential(h, z, 1e-12)
+
+    given = tuple(x.clone().requires_grad_() for x in (z, s, 2 * one, 0.4 * one, one))
+    assert torch.autograd.gradcheck(flow, given)
+
+
+def test_a_frozen_solve_takes_a_fifth_of_the_products_of_dopri5():
+    """At the same tolerance, with the same bound on every node; the more so the tighter it is."""
+    f = Averaging(average(n=60), 0.5)
+    z = torch.randn(60, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    exact = f.linear.exponential(18.3, z)
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        explicit = integrate(f, z, [0.0, 18.3], Dopri5(rtol=tolerance / 100, atol=tolerance))
+        part, taken = f.linear, []
+        part.average = Counting(f.average, taken)
+        end = part.exponential(18.3, z, tolerance)
+        assert float((end - exact).abs().max()) <= tolerance * float(z.abs().max())
+        assert 5 * len(taken) <= explicit.stats.nfe

@@ -23,7 +23,7 @@ from operators import (
     robust_laplacian,
     torus,
 )
-from operators.attention import row_softmax
+from operators.normalisation import row_softmax
 
 LAPLACIANS = st.one_of(
     graphs().map(combinatorial_laplacian), graphs().map(random_walk_laplacian), meshes().map(robust_laplacian)
