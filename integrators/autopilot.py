@@ -88,6 +88,8 @@ class Auto(Integrator):
         adaptive = {**kept, "rtol": self.rtol, "atol": self.atol}
         explicit = Dopri5(**adaptive)  # type: ignore[arg-type]
         linear, rest = getattr(f, "linear", None), getattr(f, "nonlinear", None)
+        if (affine := getattr(f, "affine", None)) is not None:
+            linear, rest = affine, None
         if linear is not None:
             angle = linear.norm_bound() * span
             yield from self._structured(rest is None, hasattr(linear, "exponential"), angle, backwards, kept, adaptive)
@@ -155,7 +157,7 @@ def advise(f: Evaluate, solver: Integrator, solution: Solution) -> None:
         return
     if getattr(f, "linear", None) is None:
         cure = "RKC2 takes longer steps with f alone, RadauIIA5 solves implicitly"
-    elif getattr(f, "nonlinear", None) is None:
+    elif getattr(f, "nonlinear", None) is None or getattr(f, "affine", None) is not None:
         cure = "SDIRK3, RadauIIA5 or Exponential use its linear part"
     else:
         cure = "ARK324, SBDF2 or ETDRK4 use its linear part"

@@ -20,7 +20,8 @@ class ExactFlow(Protocol):
     """A linear part that knows a better exact flow than products with G alone give: Chebyshev series, eigenvectors, a formula.
 
     `Exponential` uses it instead of its own products. A part that can also say `exponential_products(h, tolerance)`, the number
-    of products that `exponential` will take, has them counted, and refused beforehand where the budget does not reach.
+    of products that `exponential` will take at most, has them counted, and refused beforehand where the budget does not reach;
+    where it stops early, it says in `products` how many it took.
     """
 
     def exponential(self, h: Time, x: Any, tolerance: float | None = None) -> Any:
@@ -56,7 +57,7 @@ class Exponential(FixedStep):
             raise ValueError(f"tol must lie in (0, 1), not {self.tol}")
 
     def prepare(self, f: CountedRightHandSide, t: float, x0: State) -> Any:
-        split = Split(f, "Exponential", whole=True)
+        split = Split(f, "Exponential", whole=True, affine=True)
         split.check(t, x0)
         if isinstance(split.linear, ExactFlow):
             return _OwnFlow(split, split.linear, self.tol)
@@ -86,6 +87,7 @@ class _OwnFlow:
         for _ in range(count):
             self.split.f._count(0.0)
         new: State = self.flow.exponential(h, x, self.tol)
+        self.split.f.uncount(count - getattr(self.flow, "products", count))
         like = [(part.shape, part.dtype) for part in parts_of(x)]
         if isinstance(new, tuple) != isinstance(x, tuple) or [(part.shape, part.dtype) for part in parts_of(new)] != like:
             raise TypeError(

@@ -29,6 +29,10 @@ class LinearPart(Protocol):
     It may say `self_adjoint = True`, which means self-adjoint in some inner product and negative semi-definite: the rational
     approximations of exp and φ_k are then used, which are right on (−∞, 0] only, and nobody checks it. With a method
     `keep_factors(count)` it is told how many shifts a method goes round.
+
+    G is homogeneous, G 0 = 0. A right-hand side f(t, x) = G x + b with a constant b, its `nonlinear`, may besides offer
+    `f.affine`: all of f as one part, whose `@`, `solve` (of y − s f(y) = b′) and `exponential` (its flow) take b along. Solvers
+    that use a part for nothing else take it as they take a whole `linear`.
     """
 
     def __matmul__(self, x: Any) -> Any:
@@ -107,6 +111,13 @@ class CountedRightHandSide:
             bad = first_bad(self.f(now, x))
         return f"the right-hand side is not finite at t = {number(now):.6g} ({bad})" if bad else ""
 
+    def uncount(self, evaluations: int) -> None:
+        """Take back evaluations that were counted beforehand and not made."""
+        if self.backward:
+            self.stats.nfe_backward -= evaluations
+        else:
+            self.stats.nfe -= evaluations
+
     def _count(self, t: Time) -> None:
         stats = self.stats
         if self.backward:
@@ -162,11 +173,13 @@ class Split:
         f: the counted right-hand side, with `linear` and perhaps `nonlinear`.
         user: the name of the method, for its errors.
         whole: G must be all of f.
+        affine: the user only asks for f itself, its flow or its implicit equation, so that `f.affine` will do as all of f.
     """
 
-    def __init__(self, f: CountedRightHandSide, user: str, *, whole: bool = False) -> None:
+    def __init__(self, f: CountedRightHandSide, user: str, *, whole: bool = False, affine: bool = False) -> None:
         name = type(f.f).__name__
-        linear = getattr(f.f, "linear", None)
+        both = getattr(f.f, "affine", None) if affine else None
+        linear = getattr(f.f, "linear", None) if both is None else both
         if linear is None:
             raise TypeError(
                 f"{user} needs a linear part, and {name} exposes no linear part: use Dopri5 or RK4, RKC2 or RadauIIA5 if it is "
@@ -177,7 +190,7 @@ class Split:
         self.f = f
         self.stats = f.stats
         self.linear = linear
-        self.rest = getattr(f.f, "nonlinear", None)
+        self.rest = getattr(f.f, "nonlinear", None) if both is None else None
         if whole and self.rest is not None:
             raise TypeError(
                 f"{user} needs a linear right-hand side, and {name} has a nonlinear part too: use ARK324, SBDF2 or ETDRK4, "

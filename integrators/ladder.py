@@ -49,6 +49,8 @@ class Ladder(Adaptive):
     newton: NewtonKrylov = field(default_factory=NewtonKrylov, kw_only=True)
 
     needs_slope: ClassVar[bool] = False
+    affine: ClassVar[bool] = True
+    """As in `stage_solver`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +68,7 @@ class Ladder(Adaptive):
 
     def prepare(self, f: CountedRightHandSide, t: float, x0: State) -> Any:
         tolerances = (self.rtol, self.atol) if self.adapts else (None, None)
-        return stage_solver(f, t, x0, user=type(self).__name__, newton=self.newton, tolerances=tolerances)
+        return stage_solver(f, t, x0, user=type(self).__name__, newton=self.newton, tolerances=tolerances, affine=self.affine)
 
     def advance(self, f: Any, t: Time, h: Time, carry: Carry, before: float) -> Trial:
         try:

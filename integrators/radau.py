@@ -71,6 +71,7 @@ class RadauIIA5(Ladder):
 
     order: ClassVar[int] = 5
     error_order: ClassVar[int] = 4
+    affine: ClassVar[bool] = False
 
     def attempt(self, f: Stages, t: Time, h: Time, carry: Carry, before: float) -> Trial:
         x = carry[0]

@@ -92,13 +92,15 @@ def stage_solver(
     user: str,
     newton: NewtonKrylov,
     tolerances: tuple[float, float] | tuple[None, None] = (None, None),
+    affine: bool = True,
 ) -> Stages:
-    """How `user` solves its stages: directly where f.linear is all of f, else by Newton's method on f alone.
+    """How `user` solves its stages: directly where f.linear (or f.affine) is all of f, else by Newton's method on f alone.
 
     If f has a nonlinear part beside `f.linear`, Newton's method is preconditioned by (I − s G)⁻¹.
 
     Args:
         tolerances: rtol and atol of an adaptive method, which Newton's method need not meet by far.
+        affine: whether `user` solves y = b + s f(t, y) for states b, not for combinations of them.
 
     Raises:
         ValueError: f is not what its linear and nonlinear parts say, found once on a random state.
@@ -106,7 +108,7 @@ def stage_solver(
     rtol, atol = tolerances
     split = None
     if getattr(counted.f, "linear", None) is not None:
-        split = Split(counted, user)
+        split = Split(counted, user, affine=affine)
         split.check(t, x0)
         if split.rest is None:
             return Stages(counted, LinearStages(counted, split), split)

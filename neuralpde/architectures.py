@@ -27,7 +27,7 @@ from integrators import Euler
 from neuralpde.beltrami import BeltramiFlow
 from neuralpde.model import NeuralPDE
 from neuralpde.rewired import Rewired, features
-from operators import Graph, Laplacian
+from operators import Graph, Laplacian, adjacency_of
 from operators.attention import ScaledDotProduct
 from operators.diffusivity import Diffusivity, FixedDiffusivity
 from operators.gat import GAT
@@ -51,7 +51,7 @@ def chebnet(edges: Laplacian | Graph, *, self_loops: float = 0.0, over: Over = O
         over: what P is normalised over.
         step: τ > 0; at τ ≤ 1 each step is an average.
     """
-    walk = FixedDiffusivity(edges, normalise=Softmax(over), self_loops=self_loops)
+    walk = FixedDiffusivity(_graph(edges), normalise=Softmax(over), self_loops=self_loops)
     return NeuralPDE(_unit_rate(BeltramiFlow(walk, frozen=True)), Euler(step))
 
 
@@ -72,13 +72,14 @@ def gat(
     heads of its attention coefficients, for every τ; and with one head and τ = 1, `GATConv` is the step followed by W.
 
     Args:
-        edges, channels, width, heads, slope, self_loops: as of the diffusivity `GAT`.
+        edges, channels, width, heads, slope, self_loops: as of the diffusivity `GAT`; of a Laplacian the weights alone.
         layers: how many layers have attention of their own, the k-th from t = kτ on; the last one stays.
         step: τ > 0.
     """
+    graph = _graph(edges)
 
     def attention() -> Diffusivity:
-        return GAT(edges, channels, width, heads, slope=slope, self_loops=self_loops)
+        return GAT(graph, channels, width, heads, slope=slope, self_loops=self_loops)
 
     return NeuralPDE(_unit_rate(BeltramiFlow(_own(attention, layers, step))), Euler(step))
 
@@ -98,10 +99,10 @@ def monet(
     weight zero, g the stack of p_k I, and edge attributes u_j − u_i, the step is its output for x divided by that for 1.
 
     Args:
-        edges, dimensions, kernels, pseudo, self_loops: as of the diffusivity `GaussianMixture`.
+        edges, dimensions, kernels, pseudo, self_loops: as of the diffusivity `GaussianMixture`; of a Laplacian the weights alone.
         step: τ > 0.
     """
-    mixture = GaussianMixture(edges, dimensions, kernels, pseudo=pseudo, self_loops=self_loops)
+    mixture = GaussianMixture(_graph(edges), dimensions, kernels, pseudo=pseudo, self_loops=self_loops)
     return NeuralPDE(_unit_rate(BeltramiFlow(mixture, frozen=True, moving=False)), Euler(step))
 
 
@@ -164,7 +165,7 @@ def digl(
         rewiring: from graph to graph; `PageRankTopK(64)`, or fewer on small graphs, if absent.
     """
     if rewiring is None:
-        rewiring = PageRankTopK(min(64, graph.nodes - 1))
+        rewiring = PageRankTopK(max(1, min(64, graph.nodes - 1)))
     return gat(rewiring(graph), channels, width, heads, layers=layers, step=step)
 
 
@@ -218,7 +219,7 @@ class SumOverNodes(nn.Module):
 
 def complete_graph(nodes: int) -> Graph:
     """All pairs of different nodes, both ways."""
-    return Graph((~torch.eye(nodes, dtype=torch.bool)).nonzero().T, nodes)
+    return Graph((~torch.eye(max(0, nodes), dtype=torch.bool)).nonzero().T, nodes)
 
 
 def edgeless_graph(nodes: int) -> Graph:
@@ -226,10 +227,18 @@ def edgeless_graph(nodes: int) -> Graph:
     return Graph(torch.zeros(2, 0, dtype=torch.int64), nodes)
 
 
+def _graph(edges: Laplacian | Graph) -> Graph:
+    """The edges of a Laplacian as a graph: masses set the pace of a flow, and these networks have none."""
+    if not isinstance(edges, Laplacian):
+        return edges
+    adjacency = adjacency_of(edges)
+    return Graph(torch.stack([adjacency.pattern.col, adjacency.pattern.row]), edges.shape[0], adjacency.values)
+
+
 def _changes(layers: int, step: float) -> list[float]:
     """When each layer after the first begins."""
-    if layers < 1:
-        raise ValueError(f"layers must be at least 1, not {layers}")
+    if not isinstance(layers, int) or layers < 1:
+        raise ValueError(f"layers must be at least 1 and an integer, not {layers!r}")
     return [k * step for k in range(1, layers)]
 
 

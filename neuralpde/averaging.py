@@ -10,14 +10,16 @@ import torch
 from scipy.special import gammainc, ive
 from torch import Tensor, nn
 
-from integrators import LinearPart
 from neuralpde.invariants import Invariant
 from neuralpde.rhs import RightHandSide
 from operators import DomainError, SparseOperator
+from operators.diffusivity import joined
 from operators.normalisation import Over
 from operators.solve import DirectSolver
 
 State = Tensor | tuple[Tensor, Tensor]
+LONGEST = 1e8
+"""The largest α h of a step, and about the number of products that it takes to round-off."""
 
 
 class Averaging(RightHandSide):
@@ -45,12 +47,10 @@ class Averaging(RightHandSide):
     ) -> None:
         super().__init__()
         given = rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=average.dtype, device=average.device)
-        if not bool((torch.isfinite(given) & (given >= 0)).all()) or not bool((given > 0).any()):
+        # Without an edge all nodes have the rate zero: the flow stands still.
+        if not bool((torch.isfinite(given) & ((given > 0) if given.ndim == 0 else (given >= 0))).all()):
             raise ValueError(f"rate must be positive and finite, not {rate}")
-        sums = (average if over is Over.ROWS else average.adjoint()).row_sums().detach()
-        negative = average.values.is_complex() or bool((average.values < 0).any())
-        close = 1e-5 if average.dtype == torch.float32 else 1e-8
-        if negative or not bool(torch.allclose(sums, torch.ones_like(sums), atol=close)):
+        if not _averages(average, over):
             raise DomainError(
                 f"an averaging operator has non-negative entries and {over.value} that sum to one: normalise it, "
                 "or name what it is normalised over"
@@ -74,8 +74,24 @@ class Averaging(RightHandSide):
         speed: Tensor = self._buffers["speed"]  # type: ignore[assignment]
         return speed
 
+    def forward(self, t: Tensor, x: Any) -> Any:
+        return self.affine @ x
+
     @property
-    def linear(self) -> LinearPart | None:
+    def linear(self) -> AveragingPart:
+        return AveragingPart(self.average, self.rate, self._direct, self.over, None, self.moving)
+
+    @property
+    def nonlinear(self) -> Any:
+        """(t, z) ↦ β s; None without a source."""
+        if self.source is None:
+            return None
+        part = self.affine
+        return lambda t, z: part.push(z)
+
+    @property
+    def affine(self) -> AveragingPart:
+        """All of it: its exponential and its solves take the source along."""
         return AveragingPart(self.average, self.rate, self._direct, self.over, self.source, self.moving)
 
     @property
@@ -87,13 +103,26 @@ class Averaging(RightHandSide):
         return True
 
 
+def _averages(average: SparseOperator, over: Over) -> bool:
+    """Whether entries are non-negative, and rows (columns) sum to one as far as their precision tells."""
+    values = average.values.detach()
+    if values.is_complex() or bool((values < 0).any()):
+        return False
+    # Summed in float64: in float32 the sum over a hub of 10⁵ neighbours loses three digits that its entries have.
+    wide = SparseOperator(average.pattern, values.double())
+    sums = (wide if over is Over.ROWS else wide.adjoint()).row_sums()
+    close = max(1e-8, (100 + average.shape[0] ** 0.5) * torch.finfo(values.dtype).eps)
+    return bool(torch.allclose(sums, torch.ones_like(sums), atol=close))
+
+
 def _uniform(average: SparseOperator, rate: Tensor, over: Over) -> tuple[SparseOperator, Tensor]:
     """P and q with q (P − I) = R (A − I), or (A − I) R over columns, P stochastic too (Jensen 1953)."""
     if rate.ndim == 0:
         return average, rate
-    if bool((rate == rate[0]).all()):
+    if bool((rate == rate[0]).all()) and bool(rate[0] > 0):
         return average, rate.mean()
-    q = rate.max()
+    # Where nothing moves any q will do, with P = I; a small one takes no products.
+    q = torch.where(rate.max() > 0, rate.max(), 1e-30)
     share = rate / q
     everyone = torch.arange(len(share), device=share.device)
     side = average.pattern.row if over is Over.ROWS else average.pattern.col
@@ -103,7 +132,7 @@ def _uniform(average: SparseOperator, rate: Tensor, over: Over) -> tuple[SparseO
 
 
 class AveragingPart:
-    """z ↦ α (A − I) z + β s as a linear part (affine, where there is a source), with its exact flow."""
+    """z ↦ α (A − I) z as a linear part, or with a source α (A − I) z + β s as an affine one, with its exact flow."""
 
     self_adjoint = False
 
@@ -117,6 +146,8 @@ class AveragingPart:
         moving: bool = True,
     ) -> None:
         self.average, self.rate, self.direct, self.over, self.source, self.moving = average, rate, direct, over, source, moving
+        self.products = 0
+        """How many products the last `exponential` took."""
 
     def __matmul__(self, z: State) -> Any:
         field = self._field(z)
@@ -124,6 +155,13 @@ class AveragingPart:
         if self.source is not None:
             slope = slope + self.source[0] * self._field(self.source[1])
         return self._state(slope, z, still=True)
+
+    def push(self, z: State) -> State:
+        """β s, in the form of z."""
+        if self.source is None:
+            return self._state(torch.zeros_like(self._field(z)), z, still=True)
+        push: Tensor = self.source[0] * self._field(self.source[1])
+        return self._state(push.expand_as(self._field(z)), z, still=True)
 
     def norm_bound(self) -> float:
         return 2.0 * float(self.rate.detach())
@@ -150,10 +188,8 @@ class AveragingPart:
         which takes about √(2τ log(1/tolerance)) where A's spectrum is nearly real, and by uniformisation where it is not.
         """
         tau = h * self.rate
-        size = float(tau.detach())
-        if size < 0:
-            raise ValueError("an averaging flow cannot be solved backwards: it forgets, exponentially fast")
-        field = self._field(z)
+        _check_forwards(tau)
+        self.products, field = 0, self._field(z)
         if self.source is None:
             return self._state(self._series(tau, field, None, tolerance), z)
         start, ratio = self._field(self.source[1]), self.source[0] / self.rate
@@ -165,12 +201,11 @@ class AveragingPart:
 
     def exponential_products(self, h: Any, tolerance: float | None = None) -> int:
         """The number of products with A that `exponential` takes at most."""
+        _check_forwards(h * self.rate)
         tau = float((h * self.rate).detach())
         return _poisson_quantile(tau, torch.finfo(self.average.dtype).eps / 4 if tolerance is None else tolerance)
 
-    def _series(
-        self, tau: Tensor, z: Tensor, ratio: Tensor | None, tolerance: float | None, split: int | None = None
-    ) -> Tensor:
+    def _series(self, tau: Tensor, z: Tensor, ratio: Tensor | None, tolerance: float | None, split: int | None = None) -> Tensor:
         """The flow of z plus `ratio` times its integral over time; with `split`, of the first channels plus that of the rest."""
         size = float(tau.detach())
         most = _poisson_quantile(size, torch.finfo(z.dtype).eps / 4 if tolerance is None else tolerance)
@@ -185,6 +220,7 @@ class AveragingPart:
 
     def _by_powers(self, weights: Tensor, z: Tensor) -> Tensor:
         total, term = weights[0] * z, z
+        self.products += len(weights) - 1
         for weight in weights[1:]:
             term = self.average @ term
             total = torch.addcmul(total, weight, term)
@@ -196,17 +232,19 @@ class AveragingPart:
         # the norm, so the error is at most the integral of that over time; with a source, of its integral too.
         norm = _largest if self.over is Over.ROWS else _sum
         allowed, before, now = tolerance * norm(z), z, self.average @ z
+        self.products += 1
         total = weights[0] * z
         for k in range(len(weights) - 2):
             if 0.5 * (missed[k + 1] * norm(before) + missed[k] * norm(now)) <= allowed:
                 return total
             total = torch.addcmul(total, weights[k + 1], now)
             before, now = now, torch.add(self.average @ now, before, alpha=-0.5).mul_(2)
+            self.products += 1
         return None
 
     def _field(self, z: State) -> Tensor:
         if isinstance(z, tuple):
-            return torch.cat(z, dim=-1) if self.moving else z[1]
+            return joined(z) if self.moving else z[1]
         return z
 
     def _state(self, field: Tensor, like: State, still: bool = False) -> State:
@@ -217,6 +255,11 @@ class AveragingPart:
         if not self.moving:
             return (torch.zeros_like(u) if still else u, field)
         return field[..., : u.shape[-1]], field[..., u.shape[-1] :]
+
+
+def _check_forwards(tau: Tensor) -> None:
+    if float(tau.detach()) < 0:
+        raise ValueError("an averaging flow cannot be solved backwards: it forgets, exponentially fast")
 
 
 def _largest(z: Tensor) -> float:
@@ -279,7 +322,14 @@ def _poisson_quantile(tau: float, tolerance: float) -> int:
     """The smallest K with P(N > K) ≤ tolerance for a Poisson variable N of mean τ."""
     if tau == 0:
         return 0
-    k, log_weight = 0, -tau
+    if tau > LONGEST:
+        raise ValueError(
+            f"this averaging flow mixes α h = {tau:.3g} times, and its exponential would take as many products: it has long reached "
+            "its equilibrium; solve for a shorter time, or by SDIRK3, which needs few steps for it"
+        )
+    # Below the mean nothing is small.
+    k = int(tau)
+    log_weight = k * math.log(tau) - tau - math.lgamma(k + 1)
     while True:
         k += 1
         log_weight += math.log(tau / k)

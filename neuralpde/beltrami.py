@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from neuralpde.averaging import Averaging
 from neuralpde.invariants import Invariant, Law, Mass, MaximumPrinciple, Part
 from neuralpde.rhs import RightHandSide
+from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
 from operators import FieldError
 from operators.diffusivity import Diffusivity, Joint
 from operators.normalisation import Over
-from operators.position_space import Euclidean, PositionSpace
+from operators.position_space import Euclidean, PositionSpace, check_space
 from operators.sparse import SparseOperator
 
 EUCLIDEAN = Euclidean()
@@ -36,16 +37,18 @@ class BeltramiFlow(RightHandSide):
         rate: α > 0 at the start, learned as log α.
         source: β at the start, learned; None for no source. It adds to features and Euclidean positions alike.
         frozen: A is computed once, at the start of each solve. The flow is then linear in z, and `Exponential` and
-            implicit solvers solve it exactly in a few products; else A is computed anew at every evaluation.
-        space: where the positions of a pair live, `Euclidean()` or `PoincareBall()`.
+            implicit solvers solve it exactly in a few products; else A is computed anew at every evaluation. Solvers of other
+            libraries, which tell f of no start, are given `flow.starting_at(z0)`.
+        space: where the positions of a pair live, `Euclidean()` or `PoincareBall()`. On the ball take fixed steps h with
+            α r_i h ≤ 1, or an adaptive solver: a longer one may end outside.
         moving: whether the positions of a pair move; else they only steer the diffusivity (MoNet, DIGL).
         mixing: W, an `OnsagerMixing` of the channels: the diffusion becomes (A − I) z W (§3.4). For a pair, of the features.
 
     Invariants: the hull of every channel (rows), or the sum over nodes (columns), where there is no source and no mixing.
 
     Raises:
-        ValueError: a rate that is not positive; a frozen flow with mixing, on a curved space or in stages, which has no closed
-            form.
+        ValueError: a rate that is not positive; a space that is none; a frozen flow with mixing, on a curved space or in stages,
+            which has no closed form.
     """
 
     def __init__(
@@ -60,8 +63,14 @@ class BeltramiFlow(RightHandSide):
         mixing: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(diffusivity, Diffusivity):
+            name = type(diffusivity).__name__
+            raise TypeError(f"a diffusivity such as ScaledDotProduct(graph, channels) drives this flow, not {name}")
+        if source is not None and not math.isfinite(source):
+            raise ValueError(f"source must be finite, or None for no source, not {source}")
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"rate must be positive and finite, not {rate}")
+        check_space(space)
         if frozen and (mixing is not None or not isinstance(space, Euclidean)):
             raise ValueError("a frozen flow is linear only without mixing and on Euclidean positions: drop those, or frozen=True")
         if frozen and diffusivity.jumps:
@@ -155,6 +164,11 @@ class BeltramiFlow(RightHandSide):
         even = bool((laplacian.mass == laplacian.mass[0]).all())
         return (Mass(laplacian, Law.CONSERVED),) if even else ()
 
+    @property
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        # Geometry enters through the weights of the edges alone, and a pair's positions are coordinates of their own.
+        return (Permutation(), RigidMotion())
+
 
 class OnsagerMixing(nn.Module):
     """W = B Bᵀ, symmetric and positive semi-definite: channels drive each other, and no energy grows (Onsager 1931).
@@ -173,4 +187,9 @@ class OnsagerMixing(nn.Module):
         return self.root @ self.root.T
 
     def forward(self, slope: Tensor) -> Tensor:
+        if slope.shape[-1] != len(self.root) or slope.dtype != self.root.dtype:
+            raise FieldError(
+                f"this OnsagerMixing is of {len(self.root)} channels in {self.root.dtype}, and the field has {slope.shape[-1]} "
+                f"in {slope.dtype}: build OnsagerMixing({slope.shape[-1]}, {slope.dtype}); of a pair (u, x) it mixes x"
+            )
         return slope @ self.matrix

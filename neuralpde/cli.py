@@ -114,8 +114,10 @@ def blend(settings: Annotated[BlendSettings, tyro.conf.arg(name="")]) -> None:
     Every method is trained from several seeds. The epoch is chosen on the validation nodes alone, and the test nodes are looked
     at once a seed. The table shows mean and standard deviation, the paper's number beside them, and what training cost.
 
-    Methods: ours (our best configuration), blend (the paper's: positions and features flow together), blend-knn (on the graph of
-    nearest neighbours in position), grand-l and grand-nl (features alone, A computed once or at each evaluation), gcn, gat.
+    Methods: ours (our best configuration: a flow whose A is fixed before training, by the graph alone or by kernels of its
+    features and positions; it has no learned attention), blend (the paper's: positions and features flow together by learned
+    attention), blend-knn (the same on the graph of each node's nearest in PageRank), grand-l and grand-nl (BLEND's settings with
+    features alone, A computed once or at each evaluation), gcn and gat (PyG's layers, with their authors' settings).
 
     For example:
 

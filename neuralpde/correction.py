@@ -44,6 +44,23 @@ class Corrected(RightHandSide):
         return self._sum(t, x)
 
     @property
+    def jumps(self) -> tuple[float, ...]:
+        return self._sum.jumps
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return self._sum.restarts
+
+    def starting_at(self, x0: Any) -> RightHandSide:
+        return self._of(self.physics.starting_at(x0), self.correction.starting_at(x0))
+
+    def restarting_at(self, t: Tensor, x: Any, x0: Any) -> RightHandSide:
+        return self._of(self.physics.restarting_at(t, x, x0), self.correction.restarting_at(t, x, x0))
+
+    def _of(self, physics: RightHandSide, correction: RightHandSide) -> RightHandSide:
+        return self if physics is self.physics and correction is self.correction else Corrected(physics, correction)
+
+    @property
     def invariants(self) -> tuple[Invariant, ...]:
         return self._sum.invariants
 
@@ -69,6 +86,14 @@ class _Explicit(RightHandSide):
 
     def forward(self, t: Tensor, x: Any) -> Any:
         return self.term(t, x)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return self.term.jumps
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return self.term.restarts
 
     @property
     def invariants(self) -> tuple[Invariant, ...]:

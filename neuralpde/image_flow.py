@@ -191,8 +191,9 @@ class Corner:
         self.wedges = []
         for shift in range(1, p.shape[-3]):
             other_p, other_q = p.roll(shift, -3), q.roll(shift, -3)
-            wedge = p * other_q - q * other_p
-            g = g + self.square**2 / 2 * wedge.square().sum(-3, keepdim=True)
+            # α² W and not α⁴ |W|²: what is squared last overflows last.
+            wedge = self.square * (p * other_q - q * other_p)
+            g = g + wedge.square().sum(-3, keepdim=True) / 2
             self.wedges.append((wedge, other_p, other_q))
         self.root = g.sqrt()
 
@@ -200,8 +201,7 @@ class Corner:
         """√g G⁻¹ ∇x, or else ∇x/√g, along the two axes; (..., c, n₁, n₂) each."""
         p, q = self.p, self.q
         for wedge, other_p, other_q in self.wedges if tensor else ():
-            turned = self.square * wedge
-            p, q = p + turned * other_q, q - turned * other_p
+            p, q = p + wedge * other_q, q - wedge * other_p
         return p / self.root, q / self.root
 
     def tensor(self, tensor: bool) -> tuple[Tensor, Tensor, Tensor | None]:

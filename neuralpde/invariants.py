@@ -50,7 +50,9 @@ class Invariant(ABC):
         that never decreases the same with −I.
         """
         wide = state_map(lambda part: part.detach().to(_wide(part)), path)
-        return float(self.excess(self.measure(wide), self.scale(state_map(lambda part: part[0], wide))).max())
+        # A quantity may have learned coefficients of its own.
+        with torch.no_grad():
+            return float(self.excess(self.measure(wide), self.scale(state_map(lambda part: part[0], wide))).max())
 
     def excess(self, values: Tensor, scale: Tensor) -> Tensor:
         """How far values (T, ...) break the law at each time, in units of `scale`."""

@@ -38,7 +38,7 @@ class Method(ABC):
         """A new model with random weights."""
 
     def as_published(self) -> Method:
-        """The same with the solver that it was published with."""
+        """The same with the solver that it was published with; ours and PyG's have none."""
         return self
 
 
@@ -112,7 +112,8 @@ class Beltrami(Method):
         source: whether there is a source β z(0), β = 0 at the start and learned.
         self_loops: the weight of a node in its own average.
         frozen: whether A is computed once a solve ("linear", all the published settings) or at every evaluation.
-        published_solver: solve frozen flows by dopri5 at the published tolerances, not by the exponential.
+        published_solver: solve frozen flows by dopri5 at the published tolerances (rtol at least 1e-6: float32), not by the
+            exponential.
     """
 
     time: float

@@ -1,8 +1,13 @@
-"""Our two methods: random propagation along the graph's walk, and flow by kernels of features and positions before training."""
+"""Our two methods: random propagation along the graph's walk, and flow by kernels of features and positions before training.
+
+Neither has learned attention: A is fixed before training, by the graph alone or by its features and positions, and does not
+depend on the state that flows. What is learned is the encoder and the decoder. Beltrami flow with learned A is in `node_methods`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,11 +32,18 @@ SOLVER = Exponential(tol=1e-3, gradient=Direct())
 
 @dataclass(frozen=True)
 class Propagation(Method):
-    """z' = (S − I) z + β z(0) with the graph's own S, trained by random propagation; features sum to one.
+    """z' = (S − I) z + β z(0) with a fixed S on the graph's edges, trained by random propagation.
+
+    S is the graph's own walk, or that of exponential kernels k_ij = exp(p cos(x_i, x_j)) of `rare_words` x, and may hold the
+    nearest nodes in them beside the edges: the diffusivity and the rewiring of the paper, with nothing learned in them.
 
     Args:
         time: T.
         source: β.
+        sharpness: p; 0 for the graph's own weights.
+        near: how many nearest nodes in features to join each node with.
+        near_weight: the weight of such an edge, where those of the graph have mean one.
+        normalised: whether the features of a node sum to one, else they are as they come.
         channels: of the flowing field.
         drop_nodes: the probability that a node's features are left out of a draw.
         input_dropout, dropout: the probabilities before the encoder and before the decoder.
@@ -40,6 +52,10 @@ class Propagation(Method):
 
     time: float = 8.0
     source: float = 1.0
+    sharpness: float = 0.0
+    near: int = 0
+    near_weight: float = 0.3
+    normalised: bool = True
     channels: int = 32
     drop_nodes: float = 0.5
     input_dropout: float = 0.5
@@ -47,7 +63,11 @@ class Propagation(Method):
     self_loops: float = 1.0
 
     def prepare(self, data: NodeData, cache: Path | None = None) -> Prepared:
-        return Prepared(replace(data, features=row_normalised(data.features)))
+        graph = data.graph
+        if self.sharpness or self.near:
+            words = rare_words(data.features)
+            graph = joined(kernel_weighted(graph, [(words, self.sharpness)]), nearest(words, self.near), self.near_weight)
+        return Prepared(replace(data, graph=graph, features=row_normalised(data.features) if self.normalised else data.features))
 
     def build(self, given: Prepared) -> NodeModel:
         walk = FixedDiffusivity(given.data.graph, self_loops=self.self_loops)
@@ -58,10 +78,11 @@ class Propagation(Method):
 
 @dataclass(frozen=True)
 class KernelFlow(Method):
-    """z' = (S − I) z by exponential kernels on the edges, k_ij = exp(p cos(x_i, x_j) + q cos(u_i, u_j)).
+    """z' = (S − I) z by exponential kernels on the edges, k_ij = exp(p cos(x_i − x̄, x_j − x̄) + q cos(u_i, u_j)).
 
-    Between unit vectors each factor is an exponential kernel of length scale 1/√p. S does not depend on learned weights, so that
-    the flow and the linear encoder commute: features and positions flow once, and each training step reads a few nodes of them.
+    Between unit vectors each factor is, up to a constant, an exponential kernel of length scale 1/√p or 1/√q. The kernels are
+    of what is given, not of what is learned, so features and positions flow once, before training. What has flowed is scaled,
+    each node's features to length √d and its positions to `position_weight` √d, and read by a perceptron of one hidden layer.
 
     Args:
         time: T.
@@ -99,20 +120,50 @@ class KernelFlow(Method):
 
     def weighted(self, graph: Graph, parts: list[tuple[Tensor, float]]) -> Graph:
         """The graph with the kernels as weights, of mean one; features are compared after their mean is subtracted."""
-        source, target = graph.edge_index
-        score = torch.zeros(len(source))
         centred = F.normalize(parts[0][0] - parts[0][0].mean(0), dim=1)
         fields = [centred, *(part for part, _ in parts[1:])]
-        for sharpness, field in zip((self.feature_sharpness, self.position_sharpness), fields, strict=False):
-            if sharpness:
-                ends = zip(source.split(50_000), target.split(50_000), strict=True)
-                score += sharpness * torch.cat([(field[i] * field[j]).sum(1) for i, j in ends])
-        kernel = score.exp()
-        return Graph(graph.edge_index, graph.nodes, kernel / kernel.mean())
+        return kernel_weighted(graph, list(zip(fields, (self.feature_sharpness, self.position_sharpness), strict=False)))
 
     def build(self, given: Prepared) -> NodeModel:
         fields = dense(given.fields)
         return Perceptron(fields, given.data.classes, self.channels, self.input_dropout, self.dropout, given.nfe)
+
+
+def kernel_weighted(graph: Graph, fields: Sequence[tuple[Tensor, float]]) -> Graph:
+    """The graph with the weights exp(Σ p x_i · x_j), of mean one, for fields x (n, c) of unit rows and their sharpness p."""
+    source, target = graph.edge_index
+    score = torch.zeros(len(source))
+    for field, sharpness in fields:
+        if sharpness:
+            ends = zip(source.split(50_000), target.split(50_000), strict=True)
+            score += sharpness * torch.cat([(field[i] * field[j]).sum(1) for i, j in ends])
+    kernel = score.exp()
+    return Graph(graph.edge_index, graph.nodes, kernel / kernel.mean() if len(kernel) else kernel)
+
+
+def rare_words(features: Features) -> Tensor:
+    """Which words a node has, weighed by log(n / how many nodes have it), with rows of length one: (n, d), dense."""
+    there = (dense(features) > 0).float()
+    return F.normalize(there * (len(there) / there.sum(0).clamp(min=1)).log(), dim=1)
+
+
+def nearest(x: Tensor, count: int) -> Tensor:
+    """The pairs (2, E) of each row of x (n, d), of length one, and the `count` others with the largest x_i · x_j > 0."""
+    pairs = [torch.empty(2, 0, dtype=torch.int64)]
+    for first in range(0, len(x) if count else 0, 1024):
+        rows = torch.arange(first, min(first + 1024, len(x)))
+        similar = x[rows] @ x.T
+        similar[torch.arange(len(rows)), rows] = -1
+        value, place = similar.topk(min(count, len(x) - 1), dim=1)
+        pairs.append(torch.stack([rows[:, None].expand_as(place), place])[:, value > 0])
+    return torch.cat(pairs, dim=1)
+
+
+def joined(graph: Graph, pairs: Tensor, weight: float) -> Graph:
+    """The graph with further edges, of half the weight in each direction."""
+    edges = torch.cat([graph.edge_index, pairs, pairs.flip(0)], dim=1)
+    added = graph.edge_weight.new_full((2 * pairs.shape[1],), weight / 2)
+    return Graph(edges, graph.nodes, torch.cat([graph.edge_weight, added]))
 
 
 def dense(features: Features | None) -> Tensor:

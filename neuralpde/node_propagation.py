@@ -1,4 +1,4 @@
-"""Our classifiers: the flow of the graph's own walk, exact in a few products, and training that asks for consistency."""
+"""Our classifiers: the flow of the graph's own walk in a few products, with nodes dropped at random, and a perceptron."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class RandomPropagation(NodeModel):
 
 
 class Perceptron(NodeModel):
-    """dropout → Linear → relu → dropout → Linear on fields (n, c) that have flowed before: encoder and flow commute.
+    """dropout → Linear → relu → dropout → Linear on fields (n, c) that have flowed before.
 
     A pass reads only the nodes that it is asked for.
     """

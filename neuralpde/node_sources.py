@@ -1,10 +1,9 @@
-"""Where the published graphs come from: local files in PyG's layout, PyG's download, or OGB's package."""
+"""Where the published graphs come from: local files in PyG's or OGB's layout, or their download."""
 
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from operators import DomainError, Graph, SparseOperator
 
 
 def load_nodes(dataset: Dataset, root: Path) -> NodeData:
-    """The data set from `root`, in the layout of PyG; what is there is only read, what is not is downloaded by PyG or OGB.
+    """The data set from `root`, in PyG's or OGB's layout; what is there is only read, what is not is downloaded by PyG or OGB.
 
     Raises:
         DomainError: files that are damaged. RunFolderError: some files are missing, or nothing is there and no network.
@@ -29,71 +28,67 @@ def load_nodes(dataset: Dataset, root: Path) -> NodeData:
     return SOURCES[dataset].load(root)
 
 
-class Source(ABC):
-    """Where a data set comes from."""
-
-    @abstractmethod
-    def load(self, root: Path) -> NodeData:
-        """The data, with its published split if it has one."""
-
-
 @dataclass(frozen=True)
-class RawFiles(Source):
-    """`root/folder/raw/file` for each of the files; `fetch(root)` downloads them.
+class RawFiles:
+    """The published files `root/folder/file`; `fetch(root)` downloads them, `read` is given their paths.
 
-    The folder's name is found whatever its capitals. PyG's data set classes also write a folder `processed`, so they are left to
-    download, and the files are read without them.
+    The folder's name is found whatever its capitals. The classes of PyG and OGB that download also write a folder `processed`
+    (OGB's cannot read its own since torch 2.6), so the files are read without them.
     """
 
     folder: str
     files: tuple[str, ...]
-    read: Callable[[Path], tuple[Graph, Features, Tensor, Split | None]]
+    read: Callable[[Sequence[Path]], tuple[Graph, Features, Tensor, Split | None]]
     fetch: Callable[[str], object]
 
     def load(self, root: Path) -> NodeData:
-        raw = self._raw(root)
-        if not raw.is_dir():
+        """The data, with its published split if it has one."""
+        failure: Exception | None = None
+        if not any(path.is_file() for path in self._paths(root)):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     self.fetch(str(root))
             except Exception as error:  # Whatever the network, fsspec and the file system raise.
-                raise RunFolderError(
-                    f"{self.folder} is not in {root}, and downloading it failed ({type(error).__name__}: {error}): "
-                    f"name the folder that holds {self.folder}/raw with --data"
-                ) from error
-            raw = self._raw(root)
-        missing = [name for name in self.files if not (raw / name).is_file()]
+                failure = error
+        paths = self._paths(root)
+        missing = [path for path in paths if not path.is_file()]
+        if missing and failure is not None:
+            raise RunFolderError(
+                f"{self.folder} is not in {root}, and downloading it failed ({type(failure).__name__}: {failure}): "
+                f"name the folder that holds {self.folder}/{self.files[0]} with --data"
+            ) from failure
+        home = paths[0].parent
         if missing:
-            raise RunFolderError(f"{raw} lacks {', '.join(missing)}: add it, or delete the folder to have all downloaded again")
+            names = ", ".join(path.name for path in missing)
+            raise RunFolderError(f"{home} lacks {names}: add it, or delete the folder to have all downloaded again")
         try:
-            graph, features, labels, split = self.read(raw)
+            graph, features, labels, split = self.read(paths)
         except Exception as error:  # Unpickling what is damaged may raise anything.
             what = f"{type(error).__name__}: {error}"
-            raise DomainError(f"{raw} cannot be read ({what}): its files are damaged or of another data set") from error
+            raise DomainError(f"{home} cannot be read ({what}): its files are damaged or of another data set") from error
         return NodeData(self.folder, graph, features, labels, split)
 
-    def _raw(self, root: Path) -> Path:
+    def _paths(self, root: Path) -> list[Path]:
         folders = [path for path in sorted(root.iterdir()) if path.name.lower() == self.folder.lower()] if root.is_dir() else []
-        return (folders[0] if folders else root / self.folder) / "raw"
+        return [(folders[0] if folders else root / self.folder) / file for file in self.files]
 
 
-def read_citations(raw: Path) -> tuple[Graph, Features, Tensor, Split]:
-    """The files `ind.*` of Yang et al. (2016), with their fixed split."""
+def read_citations(paths: Sequence[Path]) -> tuple[Graph, Features, Tensor, Split]:
+    """The files `ind.*` of Yang et al. (2016), with their fixed split; pickles, so take them from where you trust."""
     from torch_geometric.io import read_planetoid_data
 
-    name = next(raw.glob("ind.*.graph")).name.split(".")[1]
     with warnings.catch_warnings():
         # Files pickled in 2016 speak to NumPy in an accent that it warns about.
         warnings.simplefilter("ignore")
-        data = read_planetoid_data(str(raw), name)
+        data = read_planetoid_data(str(paths[0].parent), paths[0].name.split(".")[1])
     split = Split(data.train_mask, data.val_mask, data.test_mask)
     return _undirected(data.edge_index, len(data.y)), _features(sp.csr_matrix(data.x.numpy())), data.y, split
 
 
-def read_arrays(raw: Path) -> tuple[Graph, Features, Tensor, None]:
+def read_arrays(paths: Sequence[Path]) -> tuple[Graph, Features, Tensor, None]:
     """The one .npz file of Shchur et al. (2018); features are made binary, as in PyG."""
-    with np.load(next(raw.glob("*.npz"))) as held:
+    with np.load(paths[0]) as held:
         features, edges = (
             sp.csr_matrix((held[f"{part}_data"], held[f"{part}_indices"], held[f"{part}_indptr"]), (int(rows), int(columns)))
             for part in ("attr", "adj")
@@ -108,23 +103,16 @@ def read_arrays(raw: Path) -> tuple[Graph, Features, Tensor, None]:
     return _undirected(index, edges.shape[0]), _features(features), labels, None
 
 
-@dataclass(frozen=True)
-class OpenGraphBenchmark(Source):
-    """A node property of the Open Graph Benchmark (Hu et al. 2020), through its own package."""
+def read_benchmark(paths: Sequence[Path]) -> tuple[Graph, Features, Tensor, Split]:
+    """The tables of a node property of the Open Graph Benchmark (Hu et al. 2020): edges, features, labels, and the three sets."""
+    edges, labels, *sets = (torch.from_numpy(_table(path, np.int64)) for path in (paths[0], *paths[2:]))
+    features = torch.from_numpy(_table(paths[1], np.float32))
+    n = len(features)
+    return _undirected(edges.T, n), features, labels[:, 0], Split.from_nodes(n, *(nodes[:, 0] for nodes in sets))
 
-    name: str
 
-    def load(self, root: Path) -> NodeData:
-        try:
-            from ogb.nodeproppred import PygNodePropPredDataset  # type: ignore[import-not-found, unused-ignore]
-        except ImportError as error:
-            raise RunFolderError(f"{self.name} is read by the package ogb, which is not installed: pip install ogb") from error
-        given: Any = PygNodePropPredDataset(name=self.name, root=str(root))
-        data, split = given[0], given.get_idx_split()
-        labels = data.y.squeeze(1)
-        parts = (split["train"], split["valid"], split["test"])
-        graph = _undirected(data.edge_index, len(labels))
-        return NodeData(self.name, graph, data.x, labels, Split.from_nodes(len(labels), *parts))
+def _table(path: Path, dtype: type[np.generic]) -> Any:
+    return np.loadtxt(path, dtype, delimiter=",", ndmin=2)
 
 
 def _undirected(index: Tensor, nodes: int) -> Graph:
@@ -150,7 +138,7 @@ def _citations(name: str) -> RawFiles:
         return Planetoid(root, name)
 
     parts = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
-    return RawFiles(name, tuple(f"ind.{name.lower()}.{part}" for part in parts), read_citations, fetch)
+    return RawFiles(name, tuple(f"raw/ind.{name.lower()}.{part}" for part in parts), read_citations, fetch)
 
 
 def _purchases(name: str) -> RawFiles:
@@ -159,7 +147,7 @@ def _purchases(name: str) -> RawFiles:
 
         return Amazon(root, name)
 
-    return RawFiles(name, (f"amazon_electronics_{name.lower()}.npz",), read_arrays, fetch)
+    return RawFiles(name, (f"raw/amazon_electronics_{name.lower()}.npz",), read_arrays, fetch)
 
 
 def _authors() -> RawFiles:
@@ -168,15 +156,27 @@ def _authors() -> RawFiles:
 
         return Coauthor(root, "CS")
 
-    return RawFiles("CS", ("ms_academic_cs.npz",), read_arrays, fetch)
+    return RawFiles("CS", ("raw/ms_academic_cs.npz",), read_arrays, fetch)
 
 
-SOURCES: dict[Dataset, Source] = {
+def _benchmark(name: str) -> RawFiles:
+    def fetch(root: str) -> object:
+        try:
+            from ogb.nodeproppred import PygNodePropPredDataset  # type: ignore[import-not-found, unused-ignore]
+        except ImportError as error:
+            raise ImportError("the package ogb, which downloads it, is not installed: pip install ogb") from error
+        return PygNodePropPredDataset(name=name, root=root)
+
+    tables = ("raw/edge", "raw/node-feat", "raw/node-label", "split/time/train", "split/time/valid", "split/time/test")
+    return RawFiles(name.replace("-", "_"), tuple(f"{table}.csv.gz" for table in tables), read_benchmark, fetch)
+
+
+SOURCES: dict[Dataset, RawFiles] = {
     Dataset.CORA: _citations("Cora"),
     Dataset.CITESEER: _citations("CiteSeer"),
     Dataset.PUBMED: _citations("PubMed"),
     Dataset.CS: _authors(),
     Dataset.COMPUTERS: _purchases("Computers"),
     Dataset.PHOTO: _purchases("Photo"),
-    Dataset.OGBN_ARXIV: OpenGraphBenchmark("ogbn-arxiv"),
+    Dataset.OGBN_ARXIV: _benchmark("ogbn-arxiv"),
 }

@@ -92,6 +92,32 @@ class EntropicConsistency(Consistency):
         return -(target * logits.log_softmax(-1)).sum(-1)
 
 
+@dataclass(frozen=True)
+class SelfTraining:
+    """From some epochs on the nodes predicted with the most confidence are trained on as if that were their label.
+
+    Whose label is known keeps it; no other label is read. Each time all nodes are chosen anew.
+
+    Args:
+        epochs: when to choose them.
+        share: of the nodes predicted to be of each class.
+    """
+
+    epochs: tuple[int, ...]
+    share: float = 0.3
+
+    def __call__(self, p: Tensor, labels: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (n,) and nodes (n,) to train on, from probabilities (n, classes) and the known labels in `train`."""
+        confidence, guess = p.max(dim=-1)
+        confidence = confidence.masked_fill(train, 0)
+        labels, chosen = torch.where(train, labels, guess), train.clone()
+        for label in range(p.shape[-1]):
+            candidates = (guess == label) & (confidence > 0)
+            count = int(self.share * int(candidates.sum()))
+            chosen[confidence.masked_fill(~candidates, -1).topk(count).indices] = True
+        return labels, chosen
+
+
 PLAIN = CrossEntropy()
 
 
@@ -107,6 +133,7 @@ class Schedule:
         objective: what is minimised.
         check_every: epochs between two looks at the validation nodes.
         averaging: predictions are a moving average over the epochs with this memory, in [0, 1); 0 for the current weights' alone.
+        self_training: what else is trained on, and from when; None for the known labels alone.
     """
 
     optimiser: type[torch.optim.Optimizer] = torch.optim.Adam
@@ -117,6 +144,7 @@ class Schedule:
     objective: Objective = PLAIN
     check_every: int = 1
     averaging: float = 0.0
+    self_training: SelfTraining | None = None
 
 
 @dataclass(frozen=True)
@@ -166,11 +194,14 @@ def train_nodes(
         optimiser = schedule.optimiser(model.groups(schedule.decay), lr=schedule.rate)  # type: ignore[call-arg]
         best = Best(labels, split.validation, schedule.averaging)
         seconds, nfe, epoch = 0.0, 0.0, 0
+        taught, known, lesson = labels, split.train, schedule.self_training
         for epoch in range(1, schedule.epochs + 1):
+            if lesson is not None and epoch in lesson.epochs and best.averaged is not None:
+                taught, known = lesson(best.averaged, labels, split.train)
             start = _clock(labels)
             model.train()
             optimiser.zero_grad()
-            loss = schedule.objective(model, labels, split.train, epoch - 1)
+            loss = schedule.objective(model, taught, known, epoch - 1)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             seconds += _clock(labels) - start

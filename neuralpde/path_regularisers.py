@@ -41,11 +41,15 @@ class KineticEnergy(PathRegulariser):
 class JacobianPenalty(PathRegulariser):
     """½ |Jᵀ e|² with a random e of mean square one, so that its mean is ½ |J|² in the Frobenius norm (Finlay et al. 2020).
 
-    e holds signs (Hutchinson 1990, Commun. Stat. 19), drawn by torch's generator at the start of every solve and kept through
-    it, so that the penalty is the integral of a smooth function, and a gradient that repeats steps meets the same e.
+    e holds signs (Hutchinson 1990, Commun. Stat. 19), drawn by torch's generator at the start of every solve, and at
+    its restarts, and kept through it, so that the penalty is the integral of a smooth function, and a gradient that repeats
+    steps meets the same e.
 
     Args:
         direction: e in the form of the state, in place of a drawn one.
+
+    Raises:
+        ValueError: when it is solved, a direction that is not of the state's shape.
     """
 
     def __init__(self, direction: State | None = None) -> None:
@@ -53,6 +57,9 @@ class JacobianPenalty(PathRegulariser):
 
     def starting_at(self, x0: State) -> PathRegulariser:
         if self.direction is not None:
+            own, wanted = ([tuple(part.shape) for part in parts_of(z)] for z in (self.direction, x0))
+            if own != wanted:
+                raise ValueError(f"the direction has the shape of another state: {own}, not {wanted}")
             return self
         return JacobianPenalty(state_map(_signs, x0))
 
@@ -63,7 +70,10 @@ class JacobianPenalty(PathRegulariser):
 
 
 class DirectionalPenalty(PathRegulariser):
-    """½ |Jᵀ f|²: the speed f, pulled back by the flow's own Jacobian; no random numbers. Where J is symmetric Jᵀ f = d²x/dt²."""
+    """½ |Jᵀ f|²: the speed f, pulled back by the flow's own Jacobian; no random numbers.
+
+    Where J is symmetric and f does not depend on t, Jᵀ f = d²x/dt².
+    """
 
     def rate(self, slope: State, pull: Pull) -> Tensor:
         return half_square(pull(slope))
@@ -120,6 +130,10 @@ class Regularised(RightHandSide):
         return self.flow.jumps
 
     @property
+    def restarts(self) -> tuple[float, ...]:
+        return self.flow.restarts
+
+    @property
     def invariants(self) -> tuple[Invariant, ...]:
         own = self.flow.invariants
         return tuple(i if isinstance(i, Part) else Part(0, i) for i in own if isinstance(i, (Part, LaplacianInvariant)))
@@ -127,8 +141,15 @@ class Regularised(RightHandSide):
     def starting_at(self, x0: State) -> RightHandSide:
         """With the flow begun at x0, and e drawn for the solve."""
         own, _ = self.split(self._checked(x0))
+        return self._begun(self.flow.starting_at(own), own)
+
+    def restarting_at(self, t: Tensor, x: State, x0: State) -> RightHandSide:
+        own, start = (self.split(self._checked(state))[0] for state in (x, x0))
+        return self._begun(self.flow.restarting_at(t, own, start), own)
+
+    def _begun(self, flow: RightHandSide, own: State) -> RightHandSide:
         begun = copy.copy(self)
-        begun._modules = {"flow": self.flow.starting_at(own)}
+        begun._modules = {"flow": flow}
         begun.regularisers = tuple(r.starting_at(own) for r in self.regularisers)
         return begun
 
@@ -136,11 +157,16 @@ class Regularised(RightHandSide):
         x, _ = self.split(self._checked(state))
         recorded = torch.is_grad_enabled()
         with torch.enable_grad():
-            # Jᵀ needs a graph of f in x, whether or not the solve records one.
-            x = state_map(lambda part: part if recorded and part.requires_grad else part.detach().requires_grad_(), x)
+            # Jᵀ needs a graph of f in x, whether or not the solve records one; in a view of x, since at the start the flow may
+            # hold x itself, as its source β x(0), which is no part of J.
+            x = state_map(lambda part: part.view_as(part) if recorded and part.requires_grad else _leaf(part), x)
             slope = self.flow(t, x)
 
             def pull(v: State) -> State:
+                if torch.is_inference_mode_enabled():
+                    raise RuntimeError(
+                        "inference mode has no Jacobian, which autograd makes: solve under torch.no_grad() instead"
+                    )
                 return _pulled(slope, x, v, recorded)
 
             rates = torch.stack([r.rate(slope, pull) for r in self.regularisers], dim=-1)[..., None, :]
@@ -172,6 +198,10 @@ def _pulled(slope: State, x: State, v: State, again: bool) -> State:
     )
     pulled = tuple(torch.zeros_like(part) if g is None else g for part, g in zip(parts_of(x), found, strict=True))
     return pulled if isinstance(x, tuple) else pulled[0]
+
+
+def _leaf(part: Tensor) -> Tensor:
+    return part if torch.is_inference_mode_enabled() else part.detach().requires_grad_()
 
 
 def _signs(part: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class PolyakovFlow(SlopeDiffusion):
         """S[z, a] = ½ Σ_k μ_k (a_k g_k + 1/a_k − 2) for any metric a > 0 of shape (..., k), in the units of `energy`."""
         squared, c = self._squared(z), self._weight
         # (a g + 1/a − 2)/c with g = 1 + c s; beside a = 1 there is no finite price at c = 0.
-        price = torch.where(a == 1, torch.zeros_like(a), (a - 1).square() / (a * c))
+        price = (a - 1).square() / torch.where((a == 1) & (c == 0), torch.ones_like(a), a * c)
         return (self.slopes.measure.to(squared.dtype) * (a * squared + price)).sum(-1) / 2
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import sys
@@ -34,7 +33,7 @@ SplitName = Literal["planetoid", "random"]
 UNITS = {
     "accuracy": "percent of test nodes",
     "parameters": "count",
-    "nfe": "evaluations, products with A or layers in a training pass",
+    "nfe": "evaluations, products with A or layers in a training pass; once before training where A does not learn",
     "seconds_per_epoch": "CPU-seconds of forward, backward and step",
     "peak_mb": "MB resident, of the whole process",
 }
@@ -65,7 +64,7 @@ class BlendSettings:
     epochs: int | None = None
     """Epochs of every method, instead of its own."""
     published_solver: bool = False
-    """Solve frozen flows by dopri5 at the published tolerances, not by their exponential."""
+    """Solve frozen flows by dopri5 at the published tolerances (rtol at least 1e-6: float32), not by their exponential."""
     threads: int = 1
     """Torch threads. Results are reproducible bit for bit only at one and the same number."""
 
@@ -109,6 +108,7 @@ def reproduce_blend(settings: BlendSettings, console: Console | None = None) -> 
     console.print(f"{data}; {settings.split} split")
     if data.isolated:
         console.print(f"{data.isolated:,} nodes are isolated: nothing flows to or from them")
+    _make_folder(settings)
     results = _trained(settings, data, splits, chosen)
     rows = rows_of(settings, results)
     record = {"command": ["neuralpde", *sys.argv[1:]], "version": version("neuralpde-toolkit"), "device": machine(), "rows": rows}
@@ -121,6 +121,8 @@ def reproduce_blend(settings: BlendSettings, console: Console | None = None) -> 
 def check_folder(settings: BlendSettings) -> None:
     """Raise RunFolderError where a run cannot start or continue. Writes nothing."""
     folder = settings.folder
+    if settings.json is not None and settings.json.is_dir():
+        raise RunFolderError(f"{settings.json} is a folder: give --json the name of a file")
     if settings.json is not None and not os.access(settings.json.resolve().parent, os.W_OK):
         raise RunFolderError(f"cannot write {settings.json}: its folder is missing or read-only; choose another --json")
     if folder.exists() and not folder.is_dir():
@@ -131,14 +133,22 @@ def check_folder(settings: BlendSettings) -> None:
         raise RunFolderError(f"there is no run to resume in {folder}: start it without --resume")
 
 
-def _splits(settings: BlendSettings, data: NodeData) -> Callable[[int], Split]:
+def _make_folder(settings: BlendSettings) -> None:
+    """What cannot be written should not be known only after hours; a run killed before its first seed can be resumed."""
+    try:
+        (settings.folder / "seeds").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make {settings.folder} ({error.strerror}): choose another folder with --out") from error
+
+
+def _splits(settings: BlendSettings, data: NodeData) -> dict[int, Split]:
+    """The split of every seed; one that cannot be drawn is known before anything is trained."""
     if settings.split == "random":
         development = 5000 if settings.dataset is Dataset.CS else 1500
-        return lambda seed: random_split(data.labels, seed, development)
+        return {seed: random_split(data.labels, seed, development) for seed in _seeds(settings)}
     if data.split is None:
         raise RunFolderError(f"{data.name} has no published split: use --split random")
-    published = data.split
-    return lambda seed: published
+    return dict.fromkeys(_seeds(settings), data.split)
 
 
 def _methods(settings: BlendSettings) -> dict[str, Method]:
@@ -153,7 +163,7 @@ def _methods(settings: BlendSettings) -> dict[str, Method]:
 
 
 def _trained(
-    settings: BlendSettings, data: NodeData, splits: Callable[[int], Split], methods: Mapping[str, Method]
+    settings: BlendSettings, data: NodeData, splits: Mapping[int, Split], methods: Mapping[str, Method]
 ) -> dict[str, list[Trained]]:
     results: dict[str, list[Trained]] = {}
     fingerprint = data.fingerprint()
@@ -164,6 +174,7 @@ def _trained(
         for name, method in methods.items():
             task = progress.add_task(name, total=settings.seeds, note="")
             identity = sha256(f"{fingerprint} {settings.split} {method}".encode()).hexdigest()
+            circumstances = {"version": version("neuralpde-toolkit"), "threads": settings.threads}
             kept = [settings.folder / "seeds" / f"{name}-{s}.json" for s in _seeds(settings)]
             given: Prepared | None = None
             results[name] = []
@@ -177,10 +188,11 @@ def _trained(
                     progress.update(task, note=note, refresh=epoch % 10 == 0)
 
                 if path.exists():
-                    results[name].append(_read(path, identity))
+                    results[name].append(_read(path, identity, circumstances))
                 elif given is not None:
-                    trained = _train(method, given, splits(seed), seed, told)
-                    write_json(path, {"identity": identity, "method": repr(method), "trained": asdict(trained)})
+                    trained = _train(method, given, splits[seed], seed, told)
+                    record = {"identity": identity, **circumstances, "method": repr(method), "trained": asdict(trained)}
+                    write_json(path, record)
                     results[name].append(trained)
                 progress.advance(task)
                 progress.refresh()
@@ -196,7 +208,7 @@ def _train(method: Method, given: Prepared, split: Split, seed: int, told: Calla
     return train_nodes(lambda: method.build(given), given.data.labels, split, method.schedule, seed, told)
 
 
-def _read(path: Path, identity: str) -> Trained:
+def _read(path: Path, identity: str, circumstances: Mapping[str, Any]) -> Trained:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         trained, found = Trained(**held["trained"]), held["identity"]
@@ -206,6 +218,12 @@ def _read(path: Path, identity: str) -> Trained:
         raise RunFolderError(
             f"{path} was trained with other settings or data: give the same options, or choose another folder with --out"
         )
+    for name, now in circumstances.items():
+        if held.get(name, now) != now:
+            raise RunFolderError(
+                f"{path} was trained with {name} {held[name]}, not {now}, and one table is of one kind: "
+                f"go on with {name} {held[name]}, or choose another folder with --out"
+            )
     return trained
 
 
@@ -236,7 +254,8 @@ def rows_of(settings: BlendSettings, results: Mapping[str, Sequence[Trained]]) -
 
 def print_table(settings: BlendSettings, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print a line a method, the paper's number beside ours."""
-    table = Table(title=f"{settings.table}: test accuracy in %, selected on validation, {settings.seeds} seeds")
+    seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
+    table = Table(title=f"{settings.table}: test accuracy in %, selected on validation, {seeds}")
     for name in ("method", "accuracy", "paper", "valid.", "params", "NFE", "s/epoch", "MB"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     by_method: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -247,7 +266,7 @@ def print_table(settings: BlendSettings, rows: Sequence[Mapping[str, Any]], cons
         published = PUBLISHED.get((settings.dataset, settings.split), {}).get(method)
         table.add_row(
             method,
-            f"{accuracy['value']:.2f}±{accuracy['std']:.2f}",
+            f"{accuracy['value']:.2f}" + (f"±{accuracy['std']:.2f}" if accuracy["n"] > 1 else ""),
             "" if published is None else str(published),
             f"{accuracy['validation']:.2f}",
             f"{metrics['parameters']['value']:,.0f}",
@@ -259,5 +278,5 @@ def print_table(settings: BlendSettings, rows: Sequence[Mapping[str, Any]], cons
 
 
 def _summary(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"test {statistics.fmean(values):.2f} ± {spread:.2f} %" if len(values) > 1 else f"test {values[0]:.2f} %"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"test {statistics.fmean(values):.2f}{spread} %"

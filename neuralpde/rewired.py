@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from neuralpde.averaging import Averaging
 from neuralpde.beltrami import BeltramiFlow
+from neuralpde.correction import Corrected
 from neuralpde.invariants import Invariant, Mass, MaximumPrinciple
-from neuralpde.rhs import RightHandSide
+from neuralpde.rhs import RightHandSide, Scaled, Sum
 from operators import DomainError, FieldError, Graph
 from operators.diffusivity import Joint, joined
 from operators.rewiring import Rewiring
@@ -138,7 +139,13 @@ def _even(mass: Mass) -> bool:
 
 
 def _going_on(flow: RightHandSide, t: Tensor, x: Joint, x0: Joint) -> RightHandSide:
-    """A flow that is frozen at x, and whose source is that of x0."""
+    """A flow that is frozen at x, and whose source is that of x0; so is every term of a sum."""
+    if isinstance(flow, Sum):
+        return Sum(*[_going_on(term, t, x, x0) for term in flow.summands])
+    if isinstance(flow, Scaled):
+        return Scaled(flow.coefficient, _going_on(flow.rhs, t, x, x0))
+    if isinstance(flow, Corrected):
+        return Corrected(_going_on(flow.physics, t, x, x0), _going_on(flow.correction, t, x, x0))
     if not isinstance(flow, BeltramiFlow) or not flow.frozen_attention:
         return flow.starting_at(x0)
     return Averaging(

@@ -63,6 +63,11 @@ class RightHandSide(Movable):
         return None
 
     @property
+    def affine(self) -> LinearPart | None:
+        """All of f(t, x) = G x + b as one part that takes the constant b along (see `LinearPart`); or None."""
+        return None
+
+    @property
     def jumps(self) -> tuple[float, ...]:
         """The times at which f is discontinuous; `integrate` ends a step at each."""
         return ()
@@ -150,6 +155,22 @@ class FromFunction(RightHandSide):
 
     def forward(self, t: Tensor, x: Any) -> Any:
         return self.function(t, x)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        return tuple(getattr(self.function, "jumps", ()))
+
+    @property
+    def restarts(self) -> tuple[float, ...]:
+        return tuple(getattr(self.function, "restarts", ()))
+
+    def starting_at(self, x0: Any) -> RightHandSide:
+        begin = getattr(self.function, "starting_at", None)
+        return self if begin is None else as_right_hand_side(begin(x0))
+
+    def restarting_at(self, t: Tensor, x: Any, x0: Any) -> RightHandSide:
+        go_on = getattr(self.function, "restarting_at", None)
+        return self.starting_at(x0) if go_on is None else as_right_hand_side(go_on(t, x, x0))
 
 
 class Sum(RightHandSide):
@@ -298,6 +319,12 @@ class Scaled(RightHandSide):
         # A flow of G's own takes real times.
         own_flow = hasattr(part, "exponential") and real
         return (ScaledExactFlow if own_flow else ScaledLinear)(self.coefficient, part)
+
+    @property
+    def affine(self) -> LinearPart | None:
+        part = self.rhs.affine
+        c = torch.as_tensor(self.coefficient)
+        return None if part is None or c.numel() != 1 or c.is_complex() else ScaledExactFlow(self.coefficient, part)
 
     @property
     def nonlinear(self) -> Function | None:

@@ -91,6 +91,25 @@ def write_arrays(data: NodeData, root: Path, folder: str, file: str) -> Path:
     return raw
 
 
+def write_benchmark(data: NodeData, root: Path) -> Path:
+    """Write the tables of ogbn-arxiv of the Open Graph Benchmark (Hu et al. 2020) to root/ogbn_arxiv, with the data's split."""
+    home = root / "ogbn_arxiv"
+    (home / "raw").mkdir(parents=True)
+    (home / "split" / "time").mkdir(parents=True)
+    source, target = data.graph.edge_index.numpy()
+    tables: dict[str, Any] = {
+        "raw/edge": data.graph.edge_index.T.numpy()[source < target],
+        "raw/node-feat": _words(data).toarray(),
+        "raw/node-label": data.labels.numpy(),
+    }
+    if data.split is not None:
+        parts = {"train": data.split.train, "valid": data.split.validation, "test": data.split.test}
+        tables |= {f"split/time/{name}": mask.nonzero().numpy() for name, mask in parts.items()}
+    for name, table in tables.items():
+        np.savetxt(home / f"{name}.csv.gz", table, fmt="%g", delimiter=",")
+    return home
+
+
 def _words(data: NodeData) -> Any:
     if isinstance(data.features, SparseOperator):
         return sp.csr_matrix(data.features.to_scipy().astype(np.float32))

@@ -15,8 +15,8 @@ from operators.random_walks import RandomWalks
 
 # Updates an epoch, however large the graph: each sees every node about walks × length / STEPS times.
 STEPS = 100
-# Walks whose products are in memory at once, and the nodes that they are all pushed away from.
-CHUNK, POOL = 256, 64
+# Walks whose products are in memory at once, unless these are more than so many numbers; the nodes that they are all pushed from.
+CHUNK, NUMBERS, POOL = 256, 4_000_000, 64
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class DeepWalk:
             raise DomainError(f"context must be an integer of at least 2, not {self.context!r}: 2 pairs neighbours on a walk")
         if not (0 < self.negatives < math.inf and 0 < self.rate < math.inf):
             raise DomainError(f"negatives and rate must be positive and finite, not {self.negatives!r} and {self.rate!r}")
+        if not is_integer(self.seed) or not 0 <= self.seed < 2**63:
+            raise DomainError(f"seed must be an integer of at least 0, not {self.seed!r}")
         if not 0 <= self.power <= 1:
             raise DomainError(f"power must lie in [0, 1], not {self.power!r}")
 
@@ -83,7 +85,7 @@ class DeepWalk:
 
     def both(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """(x, y), node and context vectors, each (n, d): x_i·y_j scores whether j is found near i."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(int(self.seed))
         there = graph.edge_weight
         walk = RandomWalks(graph.to("cpu"))
         walkers = (~walk.stuck).nonzero().squeeze(1)
@@ -93,6 +95,7 @@ class DeepWalk:
         strength = _strength(graph.to("cpu"))
         noise = torch.where(strength > 0, strength**self.power, 0.0)
         near = _near(self.length + 1, self.context)
+        chunk = max(1, min(CHUNK, NUMBERS // near.numel()))
         # A walk that has ended tells nothing more; in an undirected graph none ever ends.
         ends = bool(walk.stuck[walk.target].any())
         x, y = (torch.rand(n, d, generator=generator) - 0.5) / d**0.5, torch.zeros(n, d)
@@ -105,8 +108,8 @@ class DeepWalk:
                 queue = torch.cat([queue, walkers[torch.randperm(len(walkers), generator=generator)]])
             starts, queue = queue[:per_step], queue[per_step:]
             gx, gy = torch.zeros_like(x), torch.zeros_like(y)
-            for first in range(0, len(starts), CHUNK):
-                some = starts[first : first + CHUNK]
+            for first in range(0, len(starts), chunk):
+                some = starts[first : first + chunk]
                 path = walk(some, self.length, generator)
                 far = torch.multinomial(noise, POOL, replacement=True, generator=generator)
                 paired = near

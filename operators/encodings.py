@@ -19,6 +19,8 @@ from operators.spectrum import eigenpairs
 
 # Raise it when an encoding of ours would come out different.
 VERSION = 1
+# What dense positions may occupy.
+MOST_BYTES = 8 * 2**30
 
 
 def eigenvector_encoding(laplacian: Laplacian, k: int, *, skip: int = 1) -> Tensor:
@@ -27,7 +29,8 @@ def eigenvector_encoding(laplacian: Laplacian, k: int, *, skip: int = 1) -> Tens
     Each is of unit length in L's inner product, with its first entry of at least 0.9 of the largest magnitude positive. That
     fixes the sign of a simple eigenvalue's vector, up to a tie of such entries. Within the space of a repeated eigenvalue, as
     symmetric graphs have, the basis is arbitrary: the same in every run, but not the same after the nodes are renumbered.
-    Use k that ends between two distinct eigenvalues, and features that do not depend on the basis.
+    Use k that ends between two distinct eigenvalues, and features that do not depend on the basis. Positions have no gradient in
+    the weights of the graph.
 
     Args:
         laplacian: real; that of a graph, a mesh or a point cloud.
@@ -75,7 +78,7 @@ class PageRank:
     """The rows of personalised PageRank as positions: PageRank()(graph) gives (n, n).
 
     Args:
-        restart: α in (0, 1].
+        restart: α in [1e-6, 1].
         tolerance: None for the exact matrix; otherwise it is pushed, see `sparse_page_rank`, and what it leaves out is zero.
         progress: whether a bar shows on standard error. It takes no part in comparisons.
 
@@ -88,9 +91,15 @@ class PageRank:
     progress: bool = field(default=True, compare=False)
 
     def __call__(self, graph: Graph) -> Tensor:
-        """(n, n). Raises DomainError: see `page_rank`."""
+        """(n, n). Raises DomainError: see `page_rank`; and beyond 8 GiB."""
         if self.tolerance is None:
             return page_rank(graph, self.restart)
+        size = graph.nodes**2 * graph.edge_weight.element_size()
+        if size > MOST_BYTES:
+            raise DomainError(
+                f"PageRank positions of {graph.nodes:,} nodes are n × n and need {size / 2**30:.0f} GiB, over the 8 GiB allowed: "
+                "use DeepWalk(64), or sparse_page_rank(graph) as it is"
+            )
         rank = sparse_page_rank(graph, self.restart, self.tolerance, progress=self.progress)
         return rank.values.new_zeros(rank.shape).index_put((rank.pattern.row, rank.pattern.col), rank.values)
 
@@ -128,6 +137,10 @@ class Cached:
         kind = f"{type(self.encoding).__module__}.{type(self.encoding).__qualname__}"
         read: Any = self.encoding
         settings = {f.name: _named(getattr(read, f.name), f.name) for f in dataclasses.fields(read) if f.compare}
+        try:
+            self.cache.key(kind, settings)
+        except (TypeError, ValueError) as error:
+            raise DomainError(f"the settings of {self.encoding!r} cannot be hashed: {error}") from None
         inputs = {
             "encoding": kind,
             "version": self.version,
@@ -160,7 +173,8 @@ def _named(value: Any, name: str) -> Any:
     if not callable(value) or isinstance(value, Tensor):
         return value
     full = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '<object>')}"
-    if not full.startswith("operators.") or "<" in full:
+    # A method also depends on its object, which the name does not tell.
+    if not full.startswith("operators.") or "<" in full or getattr(value, "__self__", None) is not None:
         raise DomainError(
             f"the setting {name} is {full}, whose content the cache cannot see: use a function of operators, or no cache"
         )

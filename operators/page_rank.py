@@ -19,7 +19,7 @@ from operators.progress import shown
 from operators.sparse import SparseOperator
 
 Array = NDArray[Any]
-# A row of float64 and the two copies that a solve needs.
+# The matrix in float64, its factor and its inverse.
 BYTES_PER_ENTRY = 24
 # Values and the index tensors of a SparseOperator, and what sorting them takes.
 BYTES_PER_STORED = 120
@@ -36,14 +36,14 @@ def page_rank(graph: Graph, restart: float = 0.05, *, max_bytes: int = 2 * 2**30
     Args:
         graph: undirected, weights ≥ 0. Its own self-loops drop out; every node gets one of weight 1, so that an isolated
             node has the row e_i.
-        restart: α in (0, 1]. Good values: 0.05 for positions, 0.15 for rewiring.
+        restart: α in [1e-6, 1]. Good values: 0.05 for positions, 0.15 for rewiring.
         max_bytes: what the solve may occupy; it needs 24 n² bytes, so the default allows 9,400 nodes.
 
     Returns:
         (n, n), in the graph's precision: symmetric positive definite, every entry ≥ 0, S √d = √d.
 
     Raises:
-        DomainError: a directed graph, negative weights, a restart outside (0, 1], or a graph too large for n × n.
+        DomainError: a directed graph, negative weights, a restart outside [1e-6, 1], or a graph too large for n × n.
 
     Source: J. Gasteiger, S. Weißenberger, S. Günnemann, Diffusion improves graph learning, NeurIPS 2019, eq. 1 and § 2;
     L. Page et al., The PageRank citation ranking, 1999.
@@ -57,10 +57,11 @@ def page_rank(graph: Graph, restart: float = 0.05, *, max_bytes: int = 2 * 2**30
             "sparse_page_rank(graph, restart, tolerance), which stores only what matters, or raise max_bytes"
         )
     transition, _ = _transition(graph)
-    walk = transition.values.new_zeros(n, n).index_put((transition.pattern.row, transition.pattern.col), transition.values)
-    identity = torch.eye(n, dtype=torch.float64, device=walk.device)
-    # The spectrum of the matrix lies in [α, 2 − α]: Cholesky's factor always exists.
-    result: Tensor = restart * torch.cholesky_inverse(torch.linalg.cholesky(identity - (1 - restart) * walk))
+    row, col = transition.pattern.row, transition.pattern.col
+    # (I − (1 − α) T) / α, whose spectrum lies in [1, 2/α]: Cholesky's factor always exists. In one expression, so that what was
+    # used is freed: these matrices may be as large as memory allows.
+    values = ((row == col).double() - (1 - restart) * transition.values) / restart
+    result: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(values.new_zeros(n, n).index_put((row, col), values)))
     # Round-off leaves some −1e-19 where no path leads.
     return result.clamp_min(0).to(graph.edge_weight.dtype)
 
@@ -82,11 +83,11 @@ def sparse_page_rank(
         0 ≤ S_ij − P_ij ≤ ε √min(d_i, d_j),
 
     the smaller of the two degrees because P is the entrywise larger of what both ends found. A source touches at most
-    √d_i / (α ε) edges, whatever n.
+    √d_i / (α ε) edges, if they have unit weight, whatever n. Where the weights are large, so are the bounds: choose ε ≪ 1/√d.
 
     Args:
         graph: as for `page_rank`.
-        restart: α in (0, 1].
+        restart: α in [1e-6, 1].
         tolerance: ε > 0. Good values: 1e-4 for positions, 1e-3 for rewiring.
         keep: if given, each row holds only its own `keep` largest entries. The bound then holds for the entries kept, with
             √d_j in place of the minimum, and P need not be symmetric.
@@ -97,7 +98,7 @@ def sparse_page_rank(
         An (n, n) operator in the graph's precision, symmetric unless `keep` is given, every entry > 0. It carries no gradient.
 
     Raises:
-        DomainError: as `page_rank`, a tolerance that is not positive, or a result larger than max_bytes.
+        DomainError: as `page_rank`, a tolerance that is not positive or leaves nothing, or a result larger than max_bytes.
 
     Source: R. Andersen, F. Chung, K. Lang, Local graph partitioning using PageRank vectors, FOCS 2006, § 3, here for the
     symmetric T and for many sources at once.
@@ -110,6 +111,11 @@ def sparse_page_rank(
     n = graph.nodes
     transition, degree = _transition(graph)
     push = _Push(transition.to_scipy(), np.sqrt(degree.detach().cpu().numpy()), restart, tolerance)
+    if bool((push.threshold >= 1).all()):
+        raise DomainError(
+            f"with a tolerance of {tolerance:g} nothing is found: for weighted degrees of {float(degree.min()):.3g} and more it "
+            f"must lie below {1 / float(degree.min()) ** 0.5:.1e}, better far below; or divide the weights by their mean"
+        )
     size = max(1, min(n, BLOCK_ENTRIES // n))
     starts = range(0, n, size)
     blocks, stored = [], 0
@@ -194,5 +200,6 @@ def _transition(graph: Graph) -> tuple[SparseOperator, Tensor]:
 
 
 def _check_restart(restart: float) -> None:
-    if not 0 < restart <= 1:
-        raise DomainError(f"the restart probability must lie in (0, 1], not {restart!r}: 0.05 and 0.15 are usual")
+    # Below, all rows are √d alike, to 1e-10 / α of rounding; and a push would take forever.
+    if not 1e-6 <= restart <= 1:
+        raise DomainError(f"the restart probability must lie in [1e-6, 1], not {restart!r}: 0.05 and 0.15 are usual")

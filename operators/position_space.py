@@ -128,6 +128,12 @@ class PoincareBall(PositionSpace):
             )
 
 
+def check_space(space: object) -> None:
+    """Raise DomainError unless this is a space, and not its class or its name."""
+    if not isinstance(space, PositionSpace):
+        raise DomainError(f"the space of positions must be an object such as Euclidean() or PoincareBall(), not {space!r}")
+
+
 def _square(u: Tensor) -> Tensor:
     return u.square().sum(-1)
 

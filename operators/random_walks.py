@@ -60,7 +60,7 @@ class RandomWalks:
         """
         if not is_integer(steps) or steps < 0:
             raise DomainError(f"steps must be an integer of at least 0, not {steps!r}")
-        here = as_index(starts[None], "starts", 1, None, self.nodes)[0]
+        here = as_index(torch.as_tensor(starts)[None], "starts", 1, None, self.nodes)[0]
         walk = torch.empty(steps + 1, len(here), dtype=torch.int64, device=here.device)
         walk[0] = here
         for k in range(1, steps + 1):

@@ -18,11 +18,11 @@ from operators.domains import Graph
 from operators.hyperbolic_neighbours import hyperbolic_nearest, hyperbolic_within
 from operators.neighbours import MOST_EDGES, Ints, both_ways, nearest_neighbours, positive, within_radius
 from operators.page_rank import page_rank, sparse_page_rank
-from operators.position_space import Euclidean, PoincareBall, PositionSpace
+from operators.position_space import Euclidean, PoincareBall, PositionSpace, check_space
 
 EUCLIDEAN = Euclidean()
 Weight = Callable[[Tensor], Tensor]
-# Coordinates of pairs held at once in a space that only tells distances.
+# Coordinates of pairs held at once in a space that only tells distances, and paths of two edges.
 _BLOCK = 4_000_000
 
 
@@ -81,6 +81,7 @@ class NearestNeighbours(Rewiring):
     def __post_init__(self) -> None:
         if not is_integer(self.k) or self.k < 1:
             raise DomainError(f"k must be a positive integer, not {self.k!r}")
+        check_space(self.space)
 
     def pairs(self, points: Tensor) -> Ints:
         n, k = len(points), int(self.k)
@@ -115,6 +116,7 @@ class Radius(Rewiring):
 
     def __post_init__(self) -> None:
         positive(self.radius, "radius")
+        check_space(self.space)
 
     def pairs(self, points: Tensor) -> Ints:
         if isinstance(self.space, Euclidean):
@@ -156,9 +158,10 @@ class PageRankTopK:
 
     Args:
         k: from 1 to n − 1. Good values: 32 to 128.
-        restart: α in (0, 1], the probability of going home. Good values: 0.05 to 0.15.
+        restart: α in [1e-6, 1], the probability of going home. Good values: 0.05 to 0.15.
         weighted: whether edges carry s_ij, as GDC's do; else ones.
-        tolerance: ε of `sparse_page_rank`, which scales past n × n; None for the exact matrix.
+        tolerance: ε of `sparse_page_rank`, which scales past n × n; None for the exact matrix. Pages with s_ij < ε √d_j may be
+            overlooked, hubs first: choose ε well below 1/√d of the greatest degree. These ranks have no gradient.
 
     Raises:
         DomainError: k ≥ n, a directed graph, or one too large for n × n without a tolerance.
@@ -205,7 +208,8 @@ class PageRankThreshold:
     Args:
         threshold: ϑ > 0. Good values: 1e-3 to 1e-2; s_ij falls as degrees grow.
         restart, weighted: as in `PageRankTopK`.
-        tolerance: as there; s is then found too small by at most ε √min(d_i, d_j), so that pairs just above ϑ may be missed.
+        tolerance: as there, without a gradient; s is then found too small by at most ε √min(d_i, d_j), so that pairs just above
+            ϑ may be missed.
     """
 
     threshold: float
@@ -236,7 +240,8 @@ class TwoHop:
     Edges are taken both ways; those of weight zero are none.
 
     Args:
-        most_edges: the paths of two edges are counted first, and refused beyond ten times this: one hub joins all its neighbours.
+        most_edges: beyond, it is refused before it is stored; so are ten times as many paths of two edges, before they are
+            walked: one hub joins all its neighbours.
     """
 
     most_edges: int = MOST_EDGES
@@ -246,15 +251,27 @@ class TwoHop:
         n = graph.nodes
         index = graph.edge_index[:, graph.edge_weight != 0].cpu().numpy()
         index = both_ways(index[:, index[0] != index[1]], n)
-        paths = int((np.bincount(index[0], minlength=n) ** 2).sum())
+        degree = np.bincount(index[0], minlength=n)
+        paths = int((degree**2).sum())
         if paths > 10 * self.most_edges:
             raise DomainError(
                 f"this graph has {paths} paths of two edges, over ten times the limit of {self.most_edges} edges: drop its hubs, "
                 "take PageRankTopK(k, tolerance=1e-3), or raise most_edges"
             )
         A: Any = sp.csr_array((np.ones(index.shape[1], dtype=np.int32), (index[0], index[1])), shape=(n, n))
-        found = np.stack((A + A @ A).nonzero()).astype(np.int64)
-        return _joined(found[:, found[0] != found[1]], graph, None)
+        found, count = [np.zeros((2, 0), dtype=np.int64)], 0
+        for rows in np.split(np.arange(n), np.flatnonzero(np.diff(np.cumsum(A @ degree) // _BLOCK)) + 1):
+            near = A[rows]
+            source, target = (near + near @ A).nonzero()
+            pairs = np.stack([rows[source], target])[:, rows[source] != target]
+            count += pairs.shape[1]
+            if count > self.most_edges:
+                raise DomainError(
+                    f"more than {self.most_edges} pairs are one or two edges apart: take PageRankTopK(k, tolerance=1e-3), or "
+                    "raise most_edges"
+                )
+            found.append(pairs)
+        return _joined(np.concatenate(found, axis=1), graph, None)
 
 
 def _exact(graph: Graph, restart: float) -> tuple[Tensor, Tensor]:
@@ -271,7 +288,7 @@ def _joined(pairs: Ints, graph: Graph, ranks: Any) -> Graph:
     """The undirected graph of some pairs; weights are the ranks, of the two ways the larger."""
     index = both_ways(pairs, graph.nodes)
     edges = torch.from_numpy(index).to(graph.device)
-    if ranks is None:
+    if ranks is None or not edges.numel():  # SciPy would give an empty matrix, not an empty array
         weight = graph.edge_weight.new_ones(edges.shape[1])
     elif isinstance(ranks, Tensor):
         weight = torch.maximum(ranks[edges[0], edges[1]], ranks[edges[1], edges[0]])

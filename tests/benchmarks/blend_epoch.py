@@ -178,7 +178,7 @@ def accuracy(case):
         for name, model in models.items():
             end, nfe = model.solve(model.flow, z)
             rows[name] = [float((end - exact).square().mean().sqrt() / exact.square().mean().sqrt()), nfe]
-        begun = flow.starting_at(z).linear
+        begun = flow.starting_at(z).affine
         begun.average = Counted(begun.average)
         begun.exponential(HORIZON, z, ATOL)
         rows["ours, Exponential"][1] = begun.average.count

@@ -1,12 +1,15 @@
-"""Print the Markdown tables of a JSON file that a command wrote: python tests/benchmarks/readme_table.py runs/heat/table.json
+"""Print the Markdown tables of JSON files that commands wrote: python tests/benchmarks/readme_table.py runs/heat/table.json ...
 
-Understands what `neuralpde run heat` and `neuralpde bench newcomer|operators|scale|integrators` write with --json.
+Understands what `neuralpde run heat`, `neuralpde reproduce blend` (several files become one table) and
+`neuralpde bench newcomer|operators|scale|integrators` write with --json.
 """
 
 import json
 import sys
 from pathlib import Path
 
+NODE_METHODS = ("ours", "blend", "blend-knn", "grand-l", "grand-nl", "gcn", "gat")
+NODE_COSTS = {"parameters": ",.0f", "nfe": ",.0f", "seconds_per_epoch": ".3f", "peak_mb": ",.0f"}
 HEAT = {"nrmse": "NRMSE", "rayleigh_error": "Rayleigh error", "parameters": "parameters", "nfe": "NFE", "seconds": "s"}
 
 
@@ -17,7 +20,24 @@ def markdown(record: dict) -> str:
         tables.setdefault(row["table"], []).append(row)
     drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale, "newcomer": newcomer}
     single = [drawn[name](rows) for name, rows in tables.items() if name in drawn]
-    return "\n\n".join([*single, *races(tables), *overheads(tables)])
+    return "\n\n".join([*single, *races(tables), *overheads(tables), *nodes(tables)])
+
+
+def nodes(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a graph and split: the paper's accuracy, each method's, and what ours costs."""
+    found = {name: rows for name, rows in tables.items() if name.startswith("blend-")}
+    columns = [m for m in NODE_METHODS if any(row["method"] == m for rows in found.values() for row in rows)]
+    lines = []
+    for name, rows in found.items():
+        value = {(row["method"], row["metric"]): row for row in rows}
+        accuracies = [value.get((method, "accuracy")) for method in columns]
+        published = max((row["published"] or 0 for row in accuracies if row is not None), default=0)
+        cells = ["–" if row is None else f"{row['value']:.2f} ± {row['std']:.2f}" for row in accuracies]
+        cost = [f"{value['ours', metric]['value']:{form}}" for metric, form in NODE_COSTS.items()]
+        dataset, split = name.removeprefix("blend-").rsplit("-", 1)
+        lines.append([f"{dataset}, {split}", f"{published:.1f}", *cells, *cost])
+    header = ["accuracy, %", "BLEND (paper)", *(f"`{m}`" for m in columns), "parameters", "NFE", "s/epoch", "MB"]
+    return [table(header, lines)] if lines else []
 
 
 def races(tables: dict[str, list[dict]]) -> list[str]:
@@ -99,4 +119,5 @@ def table(header: list[str], lines: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    records = [json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]
+    print(markdown({"rows": [row for record in records for row in record["rows"]]}))

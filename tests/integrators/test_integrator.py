@@ -141,6 +141,20 @@ def test_a_linear_part_is_given_or_refused_with_what_is_missing(linear):
         linear_part(f, "Exponential")
 
 
+def test_an_affine_part_is_all_of_f_for_those_who_ask(linear):
+    G = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64)
+    f = Semilinear(linear(G), lambda t, x: torch.ones_like(x))
+    f.affine = linear(2 * G)
+    assert split(f).linear is f.linear
+    assert split(f).rest is f.nonlinear
+    assert split(f, affine=True).linear is f.affine
+    assert split(f, whole=True, affine=True).rest is None
+    with pytest.raises(TypeError, match="has a nonlinear part too"):
+        split(f, whole=True)
+    del f.affine
+    assert split(f, affine=True).linear is f.linear
+
+
 def test_the_parts_are_counted(linear):
     G = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64)
     s = split(Semilinear(linear(G)))

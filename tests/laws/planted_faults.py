@@ -13,6 +13,8 @@ import torch
 import neuralpde as npde
 from integrators.fixed import FixedStep
 from integrators.state import combine
+from neuralpde.polyakov import PolyakovFlow
+from neuralpde.slopes import NodeSlopes
 from neuralpde.symmetry import Permutation, RigidMotion
 from neuralpde.testing_adjoint import assert_adjoint_pair
 from neuralpde.testing_devices import assert_device_agnostic
@@ -21,6 +23,7 @@ from neuralpde.testing_laplacian import assert_laplacian
 from neuralpde.testing_order import assert_order
 from neuralpde.testing_right_hand_side import assert_equivariant, assert_right_hand_side
 from operators import Graph, Laplacian, Operator, SparseOperator, TriangleMesh
+from operators.normalisation import Over, Softmax
 
 
 @dataclass(frozen=True)
@@ -329,6 +332,63 @@ class PositionForced(npde.RightHandSide):
         return PositionForced(domain)
 
 
+class WrongAxis(npde.ScaledDotProduct):
+    """Says that its rows sum to one, and divides by the sums of the columns."""
+
+    def forward(self, z):
+        pattern = self.edges.pattern
+        shares = Softmax(Over.COLUMNS)(self.score(z), self.edges.weight, pattern).mean(0)
+        return SparseOperator(pattern, shares)
+
+
+class NumberedAttention(npde.ScaledDotProduct):
+    """A node's number is a feature of it."""
+
+    def score(self, z):
+        return super().score(z) + 0.1 * self.edges.pattern.col
+
+
+def attending(kind: type, L: Laplacian):
+    diffusivity = kind(L, 2)
+    with torch.no_grad():
+        diffusivity.query.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return npde.BeltramiFlow(diffusivity)
+
+
+def attention_over_the_wrong_axis(L: Laplacian):
+    return attending(WrongAxis, L)
+
+
+def attention_by_number(L: Laplacian):
+    return attending(NumberedAttention, L)
+
+
+class NothingTakenAway(npde.BeltramiFlow):
+    """A z instead of A z − z."""
+
+    def _spread(self, A, rate, z):
+        return rate * (A @ z)
+
+
+def minus_z_forgotten(L: Laplacian):
+    return NothingTakenAway(npde.ScaledDotProduct(L, 2))
+
+
+class OneSided(NodeSlopes):
+    """An edge has the coefficient of one of its ends, and not of the other where it flows back."""
+
+    def diffuse(self, g, u):
+        low, high = self.edges.edges
+        flow = self.edges.weights[:, None] * self.differences(u)
+        there, back = (g.index_select(-1, end)[..., None] * flow for end in (low, high))
+        total = torch.zeros_like(u).index_add(-2, low, there).index_add(-2, high, -back)
+        return total / self.edges.mass[:, None]
+
+
+def indicator_of_the_receiver(L: Laplacian):
+    return PolyakovFlow(OneSided(L), 2.0)
+
+
 # -- gradients, dtypes, devices, order
 
 
@@ -386,6 +446,7 @@ ADJOINT, REPEATED, MOVED = "adjoint in their inner products", "edges that are re
 DEFAULT_DEVICE = "nothing is made on the default device"
 LOST = ("mass: conserved, at once", "mass is conserved")
 GROWS = ("norm: never increases, at once", "norm never increases")
+LEAVES = ("maximum principle: never increases, at once", "maximum principle never increases")
 IN_X, IN_KAPPA = "gradient in tensor 0 of shape (6, 1)", "gradient in tensor 1 of shape ()"
 assert_flow = assert_right_hand_side
 AREA, HARMONIC = "energy of the coordinates is the area", "linear functions are harmonic inside"
@@ -420,6 +481,10 @@ FAULTS = [
     Fault("linear + nonlinear is not forward", assert_flow, WrongSplit, ("linear plus nonlinear is forward",)),
     Fault("`on` copies the parameters", assert_flow, OwnParameters, ("another domain shares the parameters",)),
     Fault("pushed along an axis", assert_equivariant, PositionForced, (MOVED,), {"symmetry": RigidMotion()}),
+    Fault("attention normalised over the wrong axis", assert_flow, attention_over_the_wrong_axis, LEAVES),
+    Fault("attention that knows its nodes by number", assert_flow, attention_by_number, ("equivariant under Permutation",)),
+    Fault("minus z forgotten", assert_flow, minus_z_forgotten, LEAVES),
+    Fault("an edge that diffuses differently in its two directions", assert_flow, indicator_of_the_receiver, LOST),
     Fault("gradient cut by item()", lambda f: assert_gradients(f, x, kappa), gradient_detached, (IN_KAPPA,)),
     Fault("second derivative lost", lambda f: assert_gradients(f, x), second_derivative_lost, (IN_X,)),
     Fault("default dtype leaks in", assert_device_agnostic, default_dtype_leaks,

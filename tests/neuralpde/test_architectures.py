@@ -38,7 +38,7 @@ from neuralpde.architectures import (
 from neuralpde.beltrami import BeltramiFlow
 from neuralpde.model import NeuralPDE
 from neuralpde.testing import assert_within
-from operators import Graph, icosphere
+from operators import DomainError, Graph, combinatorial_laplacian, icosphere, random_walk_laplacian
 from operators.diffusivity import FixedDiffusivity
 from operators.gaussian_mixture import ends
 from operators.normalisation import Over
@@ -169,8 +169,33 @@ def test_layers_have_attention_of_their_own():
     assert_within(stepped(shared, X, 3.0), x, 1e-12)
     learned = sum(p.numel() for p in shared.parameters() if p.requires_grad)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 3 * learned
-    with pytest.raises(ValueError, match="layers must be at least 1"):
-        gat(GRAPH, CHANNELS, layers=0)
+    for bad in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match="layers must be at least 1"):
+            gat(GRAPH, CHANNELS, layers=bad)
+
+
+def test_a_laplacian_gives_its_weights_and_not_its_pace():
+    """A network has steps of A x − x, whatever the masses: with the rates of a Laplacian a step of 1 would overshoot."""
+    graph = mesh_graph(weighted=True)
+    for laplacian in (combinatorial_laplacian(graph), random_walk_laplacian(graph)):
+        for build, z in (
+            (chebnet, X),
+            (lambda edges: gat(edges, CHANNELS, 4, 2), X),
+            (lambda edges: monet(edges, 3), (U, X)),
+        ):
+            torch.manual_seed(0)
+            expected = stepped(build(graph), z, 2.0)
+            torch.manual_seed(0)
+            found = stepped(build(laplacian), z, 2.0)
+            assert_within(found, expected, 1e-12)
+            assert float(found.abs().max()) <= float(X.abs().max()) + 1e-12
+
+
+def test_graphs_that_are_too_small_are_named():
+    with pytest.raises(DomainError, match="at least one node"):
+        complete_graph(-1)
+    with pytest.raises(DomainError, match="1 others of 1 nodes do not exist"):
+        digl(edgeless_graph(1), CHANNELS)
 
 
 def degrees(graph):

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integrators import Dopri5, Exponential, integrate
+from integrators import ARK324, ETDRK2, ETDRK4, SDIRK3, Auto, Direct, Dopri5, Exponential, RadauIIA5, integrate
 from neuralpde.averaging import Averaging
 from operators import DomainError, Graph, ScaledDotProduct, SparseOperator, random_walk_laplacian
-from operators.normalisation import Over
+from operators.normalisation import Over, Softmax
 
 
 def average(seed: int = 0, n: int = 12) -> SparseOperator:
@@ -85,8 +85,12 @@ def test_what_is_no_average_is_refused():
         Averaging(2 * A)
     with pytest.raises(ValueError, match="rate must be positive"):
         Averaging(A, rate=-1.0)
+    with pytest.raises(ValueError, match="long reached its equilibrium"):
+        Averaging(A).linear.exponential(1e9, torch.ones(12, 1, dtype=torch.float64))
     with pytest.raises(ValueError, match="cannot be solved backwards"):
         Averaging(A).linear.exponential(-1.0, torch.ones(12, 1, dtype=torch.float64))
+    with pytest.raises(ValueError, match="cannot be solved backwards"):
+        integrate(Averaging(A), torch.ones(12, 1, dtype=torch.float64), [1.0, 0.0])
 
 
 def test_a_tolerance_saves_products():
@@ -122,11 +126,11 @@ def test_a_source_is_integrated_with_the_flow(h, own):
     exact = affine(Averaging(A, 1.5), -0.4, s, z, h)
     size = float(z.abs().max() + 0.4 * h * s.abs().max())
     for tolerance in (None, 1e-2, 1e-5, 1e-9):
-        error = float((f.linear.exponential(h, z, tolerance) - exact).detach().abs().max())
+        error = float((f.affine.exponential(h, z, tolerance) - exact).detach().abs().max())
         assert error <= (1e-13 if tolerance is None else tolerance + 1e-13) * size
     shift = torch.tensor(0.7, dtype=torch.float64)
-    y = f.linear.solve(shift, z)
-    assert float((y - 0.7 * (f.linear @ y) - z).abs().max()) <= 1e-12 * (1 + 0.4 * float(s.abs().max()))
+    y = f.affine.solve(shift, z)
+    assert float((y - 0.7 * f(None, y) - z).abs().max()) <= 1e-12 * (1 + 0.4 * float(s.abs().max()))
 
 
 def test_over_columns_the_tolerance_is_of_the_sum():
@@ -159,7 +163,7 @@ def test_gradients_reach_the_source_and_its_rate(own):
     one = torch.tensor(0.7, dtype=torch.float64)
 
     def flow(z, s, rate, beta, h):
-        return Averaging(A, rate, source=(beta, z if own else s)).linear.exponential(h, z, 1e-12)
+        return Averaging(A, rate, source=(beta, z if own else s)).affine.exponential(h, z, 1e-12)
 
     given = tuple(x.clone().requires_grad_() for x in (z, s, 2 * one, 0.4 * one, one))
     assert torch.autograd.gradcheck(flow, given)
@@ -175,5 +179,70 @@ def test_a_frozen_solve_takes_a_fifth_of_the_products_of_dopri5():
         part, taken = f.linear, []
         part.average = Counting(f.average, taken)
         end = part.exponential(18.3, z, tolerance)
+        assert part.products == len(taken)
+        assert integrate(f, z, [0.0, 18.3], Exponential(tol=tolerance, gradient=Direct())).stats.nfe <= len(taken) + 2
         assert float((end - exact).abs().max()) <= tolerance * float(z.abs().max())
         assert 5 * len(taken) <= explicit.stats.nfe
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ETDRK2(dt=0.5),
+        ETDRK4(dt=0.5),
+        RadauIIA5(dt=0.1),
+        RadauIIA5(rtol=1e-7, atol=1e-9),
+        ARK324(rtol=1e-6, atol=1e-8),
+        SDIRK3(rtol=1e-5, atol=1e-7),
+        Exponential(),
+        Auto(),
+    ],
+    ids=lambda solver: type(solver).__name__,
+)
+@pytest.mark.parametrize("over", Over)
+def test_every_family_of_solvers_takes_the_source_along(solver, over):
+    """A linear part is homogeneous: what combines it with itself (φ-functions, complex shifts) must not add β s each time."""
+    A = average() if over is Over.ROWS else average().adjoint()
+    z, s = torch.randn(2, 12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).unbind()
+    f = Averaging(A, 1.5, over=over, source=(-0.4, s))
+    end = integrate(f, z, [0.0, 1.0], solver).final
+    assert float((end - affine(Averaging(A, 1.5, over=over), -0.4, s, z, 1.0)).abs().max()) <= 1e-5
+
+
+def test_a_source_joins_the_nonlinear_part_of_a_sum():
+    A = average()
+    z, s = torch.randn(2, 12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).unbind()
+    f = Averaging(A, 1.5, source=(-0.4, s))
+    assert float((f.linear @ torch.zeros_like(z)).abs().max()) == 0.0
+    assert float((f.linear @ z + f.nonlinear(None, z) - f(None, z)).abs().max()) <= 1e-15 * 50
+    # f + f and 2 f are f in half the time.
+    exact = affine(Averaging(A, 1.5), -0.4, s, z, 1.0)
+    for twice in (f + f, 2 * f):
+        for solver in (Auto(), ETDRK4(dt=0.1), RadauIIA5(dt=0.1)):
+            end = integrate(twice, z, [0.0, 0.5], solver).final
+            assert float((end - exact).abs().max()) <= 1e-5
+    assert float((integrate(2 * f, z, [0.0, 0.5], Exponential()).final - exact).abs().max()) <= 1e-13
+
+
+@pytest.mark.parametrize("source", [False, True])
+def test_positions_that_a_batch_shares_cannot_move_each_in_its_own_way(source):
+    """Standing still they may be shared; moving, the state must hold them for every member, and the error says so."""
+    A, (u, x) = average(), (torch.zeros(12, 2, dtype=torch.float64), torch.ones(3, 12, 1, dtype=torch.float64))
+    given = (0.5, (u, x)) if source else None
+    still = integrate(Averaging(A, source=given, moving=False), (u, x), [0.0, 1.0]).final
+    assert [part.shape for part in still] == [u.shape, x.shape]
+    with pytest.raises((TypeError, ValueError), match=r"state"):
+        integrate(Averaging(A, source=given), (u, x), [0.0, 1.0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("over", Over)
+def test_a_hub_in_single_precision_is_no_error(over):
+    """10⁵ equal shares sum to one, though not when they are added up in float32."""
+    n = 100_001
+    spokes = torch.stack([torch.arange(1, n), torch.zeros(n - 1, dtype=torch.int64)])
+    graph = Graph(torch.cat([spokes, spokes.flip(0)], 1), n)
+    attention = ScaledDotProduct(graph, 1, 2, normalise=Softmax(over))
+    assert Averaging(attention(torch.ones(n, 1)), over=over).average.shape == (n, n)
+    with pytest.raises(DomainError, match="sum to one"):
+        Averaging(1.001 * attention(torch.ones(n, 1)), over=over)

@@ -171,7 +171,7 @@ def test_the_gradient_of_a_frozen_flow_reaches_what_froze_it():
 
     def end(weight, z, beta):
         moved = torch.func.functional_call(flow.diffusivity, {"query.weight": weight}, (z,))
-        return Averaging(moved, flow.log_rate.exp(), source=(beta, z)).linear.exponential(1.3, z)
+        return Averaging(moved, flow.log_rate.exp(), source=(beta, z)).affine.exponential(1.3, z)
 
     assert torch.autograd.gradcheck(end, (weight.detach().clone().requires_grad_(), z, flow.source.detach().requires_grad_()))
     integrate(flow, z, [0.0, 1.3], Exponential()).final.square().sum().backward()
@@ -279,6 +279,16 @@ def test_what_has_no_closed_form_is_not_frozen():
         BeltramiFlow(attending(normalise=Softmax(Over.COLUMNS)), space=PoincareBall())
 
 
+def test_what_drives_no_flow_is_refused_at_once():
+    with pytest.raises(TypeError, match="drives this flow, not Laplacian"):
+        BeltramiFlow(attending().laplacian)
+    with pytest.raises(ValueError, match="source must be finite"):
+        BeltramiFlow(attending(), source=float("nan"))
+    for mixing in (OnsagerMixing(4, torch.float64), OnsagerMixing(3, torch.float32)):
+        with pytest.raises(FieldError, match=r"build OnsagerMixing\(3, torch.float64\)"):
+            BeltramiFlow(attending(), mixing=mixing)(NOW, state(14, 3))
+
+
 def test_positions_outside_their_space_or_of_another_graph_are_refused():
     flow, x = BeltramiFlow(attending(), space=PoincareBall()), state(14, 1)
     u = 0.9 * torch.nn.functional.normalize(state(14, 2))
@@ -289,6 +299,8 @@ def test_positions_outside_their_space_or_of_another_graph_are_refused():
             integrate(still, (outside, x), [0.0, 0.1])
         with pytest.raises(FieldError, match=r"positions must have shape \(..., 14, c\), not \(13, 2\)"):
             integrate(still, (u[:13], x), [0.0, 0.1])
+    with pytest.raises(DomainError, match="space of positions"):
+        BeltramiFlow(flow.diffusivity, space=PoincareBall)
     with pytest.raises(FieldError, match="give a pair"):
         integrate(flow, torch.cat([u, x], 1), [0.0, 0.1])
 

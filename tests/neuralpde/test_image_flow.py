@@ -161,6 +161,14 @@ def test_steep_images_lose_no_digits():
     assert_within(narrow.double(), wide, 1e-4 * float(wide.abs().max()))
 
 
+def test_gray_in_three_channels_has_no_wedge_however_long_the_scale():
+    """α⁴ overflows float32 from 4·10⁹ on; α² W, squared, does not."""
+    f = ImageBeltramiFlow(Grid((4, 4), 1.0, dtype=torch.float32), 1e10, channels=3)
+    gray = noise(16, 1).float().expand(16, 3).contiguous()
+    for value in (f(NOW, gray), f.area(gray)):
+        assert torch.isfinite(value).all()
+
+
 def test_turning_and_shifting_the_picture_commutes_with_the_flow():
     grid = Grid((6, 6), 0.5, ROUND)
     f = ImageBeltramiFlow(grid, 2.0, channels=3)

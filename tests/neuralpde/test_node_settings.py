@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from neuralpde.node_data import Dataset
-from neuralpde.node_methods import Beltrami
+from neuralpde.node_methods import Beltrami, Joint, ProductKernel
+from neuralpde.node_positions import SparsePageRank
 from neuralpde.node_settings import BLEND, methods_of
 from neuralpde.reproduce_blend import Name
+from operators.attention import ScaledDotProduct
+from operators.deepwalk import DeepWalk
+from operators.encodings import PageRank
 from operators.normalisation import Over
+from operators.similarity import Pearson
 
 PUBLISHED = {
     # T, tol_scale, heads, attention dim, columns, squareplus, channels, positions, source, loops, dropouts, rate, decay, epochs
@@ -25,6 +30,23 @@ PUBLISHED = {
 @pytest.mark.parametrize("split", ["planetoid", "random"])
 def test_all_methods_are_there(dataset, split):
     assert tuple(methods_of(dataset, split)) == get_args(Name)
+
+
+SCORES = {
+    Dataset.CORA: (Joint(ScaledDotProduct), PageRank(restart=0.05, tolerance=None), torch.optim.Adamax),
+    Dataset.CITESEER: (ProductKernel(), DeepWalk(64), torch.optim.Adam),
+    Dataset.CS: (Joint(ScaledDotProduct), SparsePageRank(restart=0.05, tolerance=1e-4), torch.optim.RMSprop),
+    Dataset.COMPUTERS: (Joint(ScaledDotProduct), DeepWalk(128), torch.optim.Adam),
+    Dataset.PHOTO: (Joint(Pearson), DeepWalk(128), torch.optim.Adam),
+}
+
+
+@pytest.mark.parametrize("dataset", SCORES)
+def test_scores_positions_and_optimisers_are_as_published(dataset):
+    s = BLEND[dataset]
+    assert (s.score, s.positions, s.schedule.optimiser) == SCORES[dataset]
+    assert s.frozen
+    assert s.schedule.patience is None
 
 
 @pytest.mark.parametrize("dataset", PUBLISHED)

@@ -15,6 +15,7 @@ from neuralpde.node_training import (
     CrossEntropy,
     EntropicConsistency,
     Schedule,
+    SelfTraining,
     accuracy,
     forget_peak,
     peak_mb,
@@ -183,3 +184,25 @@ def test_peak_memory_sees_an_allocation():
     held = torch.ones(50_000_000)
     assert peak_mb(torch.device("cpu")) - before > 150
     del held
+
+
+def test_the_most_confident_of_each_class_become_lessons():
+    p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.55, 0.45], [0.3, 0.7], [0.01, 0.99]])
+    labels, train = torch.tensor([1, 1, 1, 1, 0, 0]), torch.tensor([True, False, False, False, False, True])
+    taught, chosen = SelfTraining((1,), share=0.5)(p, labels, train)
+    # Of nodes 1, 2, 3, predicted to be of class 0, the first; of node 4 alone, none; what is known stays as it is known.
+    assert chosen.tolist() == [True, True, False, False, False, True]
+    assert taught[chosen].tolist() == [1, 0, 0]
+    assert not torch.equal(labels, taught)
+
+
+def test_self_training_reads_no_other_label():
+    spoilt = torch.where(DATA.split.train, DATA.labels, (DATA.labels + 1) % 3)
+    seen = []
+    for labels, lesson in ((DATA.labels, SelfTraining((4, 8))), (spoilt, SelfTraining((4, 8))), (DATA.labels, None)):
+        models = []
+        schedule = Schedule(epochs=12, self_training=lesson)
+        train_nodes(lambda m=models: m.append(Linear()) or m[0], labels, DATA.split, schedule, 0)
+        seen.append(models[0].layer.weight.detach())
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])

@@ -19,9 +19,10 @@ from neuralpde.path_regularisers import (
     Regularised,
     half_square,
 )
+from neuralpde.rewired import Rewired, features
 from neuralpde.rhs import RightHandSide
 from neuralpde.testing import assert_within
-from operators import ScaledDotProduct, icosphere, robust_laplacian
+from operators import NearestNeighbours, ScaledDotProduct, icosphere, robust_laplacian
 
 NOW = torch.tensor(0.3, dtype=torch.float64)
 N, C = 4, 2
@@ -191,6 +192,33 @@ def test_attention_is_trained_with_penalties(frozen):
     assert float(attention.log_rate.grad.abs()) > 0
 
 
+@pytest.mark.parametrize("how", [{"source": 0.3}, {"frozen": True}], ids=str)
+def test_what_a_flow_remembers_of_its_start_is_no_part_of_the_jacobian(how):
+    """At t = 0 the state is the very tensor that the source and the frozen attention hold."""
+    laplacian = robust_laplacian(icosphere(1))
+    torch.manual_seed(0)
+    attention = ScaledDotProduct(laplacian, 3).double()
+    with torch.no_grad():
+        attention.query.weight.normal_()
+    flow = Regularised(BeltramiFlow(attention, **how), [JacobianPenalty(noise(42, 3, seed=2)), DirectionalPenalty()])
+    x = noise(42, 3)
+    constant, learned = (flow.start(z) for z in (x, x.clone().requires_grad_()))
+    wanted, found = (flow.starting_at(state)(NOW, state)[-1].detach() for state in (constant, learned))
+    assert_within(found, wanted, 1e-13)
+
+
+def test_a_flow_made_anew_on_the_way_is_so_with_penalties():
+    graph = icosphere(1).graph()
+    bare = Rewired(BeltramiFlow(ScaledDotProduct(graph, 3).double()), NearestNeighbours(4), [0.3], of=features)
+    flow = Regularised(bare, [KineticEnergy(), JacobianPenalty()])
+    assert flow.restarts == bare.restarts == (0.3,)
+    x, t, solver = noise(42, 3), [0.0, 0.3, 2.0], Dopri5(rtol=1e-9, atol=1e-11)
+    path, _ = flow.split(integrate(flow, flow.start(x), t, solver).x)
+    assert_within(path, integrate(bare, x, t, solver).x.detach(), 1e-7)
+    once = integrate(Rewired(bare.flow, bare.rewiring, of=features), x, t, solver).x
+    assert float((path[-1] - once[-1]).detach().abs().max()) > 1e-4
+
+
 def test_laws_jumps_copies_and_precision():
     heat = Heat(robust_laplacian(icosphere(1)))
     flow = Regularised(heat, [KineticEnergy(), JacobianPenalty()])
@@ -208,6 +236,16 @@ def test_laws_jumps_copies_and_precision():
     assert moved.starting_at(state)(NOW, state)[0].shape == (162, 1)
 
 
+def test_inference_mode_is_refused_where_a_jacobian_is_wanted():
+    # Without a graph of f every Jacobian would pass for zero.
+    f, x = Bent(), noise(N, C)
+    with torch.inference_mode():
+        quick, slow = Regularised(f, [KineticEnergy()]), Regularised(f, [DirectionalPenalty()])
+        assert float(quick(NOW, quick.start(x))[-1]) > 0
+        with pytest.raises(RuntimeError, match=r"torch.no_grad\(\) instead"):
+            slow(NOW, slow.start(x))
+
+
 def test_half_a_square_of_complex_fields():
     z = torch.complex(noise(N, C), noise(N, C, seed=1))
     assert_within(half_square(z), z.abs().square().sum() / (2 * N), 1e-13)
@@ -218,6 +256,10 @@ def test_refusals_name_the_cure():
         Regularised(Bent(), [])
     with pytest.raises(TypeError, match="give regularisers"):
         Regularised(Bent(), [KineticEnergy])
+    for wrong in (noise(N + 1, C), noise(2, N, C), (noise(N, C), noise(N, C))):
+        flow = Regularised(Bent(), [JacobianPenalty(wrong)])
+        with pytest.raises(ValueError, match=r"direction.*\(4, 2\)"):
+            integrate(flow, flow.start(noise(N, C)), [0.0, 0.1])
     flow = Regularised(Bent(), [JacobianPenalty()])
     with pytest.raises(ValueError, match=r"begin with flow.start\(x0\)"):
         integrate(flow, noise(N, C), [0.0, 1.0], RK4(dt=0.5))

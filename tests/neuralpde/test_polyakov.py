@@ -308,6 +308,13 @@ def test_a_flat_field_stands_still_and_has_a_gradient():
     assert float(flow.detach().abs().max()) == 0
     (gradient,) = torch.autograd.grad(flow.sum() + f.energy(x), x)
     assert torch.isfinite(gradient).all()
+    # The functional has one too, at α = 0 and a = 1, where the price of the metric is 0/0.
+    heat = PolyakovFlow(LINE, 0.0)
+    y = noise(6, 1).requires_grad_()
+    a = heat.indicator(y).detach().requires_grad_()
+    for got in torch.autograd.grad(heat.functional(y, a), (y, a)):
+        assert torch.isfinite(got).all()
+    assert_within(heat.functional(y, a), heat.energy(y), 1e-13)
     # Far below 1/α, 1 + α²|∇x|² rounds to one; the energy must not round to zero.
     small = 1e-9 * noise(6, 1)
     assert_within(f.energy(small), LINE.inner(small, LINE @ small) / 2, 1e-12 * float(f.energy(small)))
@@ -336,6 +343,17 @@ def test_precision_batches_copies_and_other_domains(positions):
     assert energy.dtype == torch.float64
     assert energy.shape == (2, 3)
     assert list(f.state_dict()) == ["alpha.value"]
+
+
+def test_a_learned_scale_is_watched_without_its_graph():
+    """What an invariant measures is a number, of which torch would warn if it had a history."""
+    f = PolyakovFlow(LINE, 2.0, learn=True)
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        assert PolyakovEnergy(f).violation(noise(1, 6, 2) * torch.tensor([1.0, 0.5, 2.0]).double()[:, None, None]) > 0
+    finally:
+        torch.set_warn_always(always)
 
 
 def test_renumbering_and_turning_commute_with_the_flow():

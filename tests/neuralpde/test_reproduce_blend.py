@@ -11,6 +11,7 @@ import neuralpde.reproduce_blend as module
 from neuralpde.cli import blend
 from neuralpde.files import RunFolderError
 from neuralpde.node_data import Dataset
+from neuralpde.node_splits import random_split
 from neuralpde.reproduce_blend import BlendSettings, reproduce_blend
 from neuralpde.testing_nodes import node_blocks, write_arrays, write_citations
 from operators import DomainError
@@ -57,6 +58,8 @@ def test_the_whole_command(root, tmp_path, capsys):
     assert accuracies["blend"]["published"] == 84.2
     assert accuracies["grand-l"]["published"] is None
     assert "84.2±0.6" in out
+    assert "1 seed " in out
+    assert "±0.00" not in out  # one seed has no deviation
     assert "nodes are isolated" in out
     assert all(method in out for method in methods)
 
@@ -114,6 +117,43 @@ def test_seeds_and_methods_may_be_added_but_settings_not_changed(root, tmp_path)
         printed(more)
 
 
+def test_a_run_killed_before_its_first_seed_continues(root, tmp_path, monkeypatch):
+    settings = small(root, tmp_path, methods=("blend",), seeds=1)
+    real = module.train_nodes
+    monkeypatch.setattr(module, "train_nodes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        printed(settings)
+    monkeypatch.setattr(module, "train_nodes", real)
+    rows, _ = printed(replace(settings, resume=True))
+    assert rows
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_results_of_another_version_or_number_of_threads_are_not_mixed(root, tmp_path, monkeypatch):
+    settings = small(root, tmp_path, methods=("gcn",), seeds=1)
+    printed(settings)
+    with pytest.raises(RunFolderError, match="threads 1, not 2"):
+        printed(replace(settings, threads=2, resume=True))
+    monkeypatch.setattr(module, "version", lambda name: "999")
+    with pytest.raises(RunFolderError, match=r"version .*, not 999"):
+        printed(replace(settings, resume=True))
+
+
+def test_a_seed_without_a_class_is_known_before_any_is_trained(root, tmp_path, monkeypatch):
+    def second_fails(labels, seed, development):
+        if seed:
+            raise DomainError("no training node is of class [1]")
+        return random_split(labels, seed, development)
+
+    monkeypatch.setattr(module, "random_split", second_fails)
+    with pytest.raises(DomainError, match="no training node"):
+        printed(small(root, tmp_path, dataset=Dataset.PHOTO, split="random", methods=("gcn",)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_random_splits_are_of_the_largest_component(root, tmp_path):
     settings = small(root, tmp_path, dataset=Dataset.PHOTO, split="random", methods=("gcn",))
     assert settings.folder == tmp_path / "run"
@@ -133,7 +173,11 @@ def test_what_cannot_be_is_said(root, tmp_path):
         printed(small(root, tmp_path, resume=True))
     with pytest.raises(RunFolderError, match="choose another --json"):
         printed(small(root, tmp_path, json=tmp_path / "nowhere" / "rows.json"))
+    with pytest.raises(RunFolderError, match="is a folder: give --json the name of a file"):
+        printed(small(root, tmp_path, json=tmp_path))
     (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match=r"cannot make .*: choose another folder with --out"):
+        printed(small(root, tmp_path, out=tmp_path / "file" / "run"))
     with pytest.raises(RunFolderError, match="is not a folder"):
         printed(small(root, tmp_path, out=tmp_path / "file"))
     for options, words in (

@@ -16,6 +16,7 @@ from integrators.rk4 import RK4
 from integrators.sdirk3 import SDIRK3
 from neuralpde.averaging import Averaging
 from neuralpde.beltrami import BeltramiFlow
+from neuralpde.correction import Corrected
 from neuralpde.heat import Heat
 from neuralpde.model import NeuralPDE
 from neuralpde.monitor import Monitor
@@ -131,6 +132,15 @@ def test_frozen_stretches_are_linear_and_solved_as_such(source):
     chosen = integrate(rewired, z0, OUTPUTS)
     assert chosen.stats.reason.startswith("Exponential")
     assert torch.allclose(flat(chosen.x), flat(exact.x), atol=1e-6)
+
+
+@torch.no_grad()
+def test_attention_is_frozen_anew_in_every_term_of_a_sum():
+    z0, f = state(), flow(frozen=True, source=0.4)
+    exact = integrate(Rewired(f, NearestNeighbours(3), TIMES), z0, OUTPUTS, RK4(dt=0.1))
+    for same in (0.5 * f + 0.5 * f, 1.0 * f, Corrected(f, lambda t, z: tuple(0 * part for part in z))):
+        series = integrate(Rewired(same, NearestNeighbours(3), TIMES), z0, OUTPUTS, RK4(dt=0.1))
+        assert torch.allclose(flat(series.x), flat(exact.x), atol=1e-12)
 
 
 def test_the_source_is_the_true_start():

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+import operators.deepwalk as deepwalk_module
 from operators.checks import DomainError
 from operators.deepwalk import DeepWalk
 from operators.domains import Graph
+from operators.random_walks import RandomWalks
 
 QUICK = DeepWalk(16, walks=4, length=15, context=6, progress=False)
 SHORT = dataclasses.replace(QUICK, epochs=1)
@@ -101,6 +103,22 @@ def test_isolated_nodes_and_ends_of_the_road():
     assert bool((score.diagonal() < score[:3, :3].max()).all())
 
 
+def test_long_walks_are_taken_few_at_a_time(monkeypatch):
+    # The products of a chunk grow with the square of the length.
+    graph, _ = communities(2, 20)
+    sizes = []
+
+    class Watched(RandomWalks):
+        def __call__(self, starts, steps, generator):
+            sizes.append(len(starts))
+            return super().__call__(starts, steps, generator)
+
+    monkeypatch.setattr(deepwalk_module, "RandomWalks", Watched)
+    monkeypatch.setattr(deepwalk_module, "NUMBERS", 5000)
+    assert bool(torch.isfinite(dataclasses.replace(SHORT, length=29, walks=20)(graph)).all())
+    assert max(sizes) == 5000 // 30**2
+
+
 def test_heavier_edges_bring_nearer():
     index = torch.tensor([[0, 1, 0, 2, 1, 3, 2, 3], [1, 0, 2, 0, 3, 1, 3, 2]])
     graph = Graph(index, 4, torch.tensor([50.0, 50, 1, 1, 1, 1, 50, 50]))
@@ -120,6 +138,8 @@ def test_heavier_edges_bring_nearer():
         ({"negatives": 0.0}, "negatives"),
         ({"rate": math.nan}, "rate"),
         ({"power": 2.0}, "power"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_settings_out_of_range(changed, told):

@@ -130,6 +130,11 @@ def test_refusals(tmp_path):
     for encoding in (lambda graph: graph, page_rank, Counted):
         with pytest.raises(DomainError, match="dataclass"):
             Cached(encoding, tmp_path)
+    for setting in (object(), torch.float64, Eigenvectors(1), path(3).undirected, torch.ones(1, requires_grad=True)):
+        with pytest.raises(DomainError, match=r"Counted|shift is"):
+            Cached(Counted(setting), tmp_path)(path(4))
+    with pytest.raises(DomainError, match="over the 8 GiB allowed"):
+        PageRank(tolerance=0.1)(Graph(torch.tensor([[0, 1], [1, 0]]), 100_000))
     own = dataclasses.replace(Eigenvectors(2), laplacian=lambda graph: combinatorial_laplacian(graph))
     with pytest.raises(DomainError, match="laplacian"):
         Cached(own, tmp_path)(path(4))

@@ -7,6 +7,7 @@ import networkx as nx
 import pytest
 import torch
 
+import operators.poincare_embedding as module
 from operators.checks import DomainError
 from operators.domains import Graph
 from operators.poincare_embedding import PoincareEmbedding
@@ -53,6 +54,35 @@ def test_seed_precision_and_the_global_generator():
     assert dataclasses.replace(quick, progress=True) == quick
 
 
+def test_grad_mode_makes_no_difference():
+    graph, _ = tree(2)
+    quick = dataclasses.replace(QUICK, epochs=3)
+    learned = Graph(graph.edge_index, graph.nodes, graph.edge_weight.clone().requires_grad_())
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            again = Graph(graph.edge_index.clone(), graph.nodes, graph.edge_weight.double())
+            assert torch.equal(quick(graph), quick(learned))
+            assert torch.equal(quick(again).float(), quick(learned))
+    assert torch.equal(quick(again).float(), quick(learned))
+    assert not quick(learned).requires_grad
+
+
+def test_huge_graphs_are_taken_a_part_at_a_time(monkeypatch):
+    graph, _ = tree(4)
+    quick = dataclasses.replace(QUICK, epochs=20)
+    sizes, gradient = [], module._gradient
+
+    def watched(u, source, *others):
+        sizes.append(len(source))
+        return gradient(u, source, *others)
+
+    monkeypatch.setattr(module, "_gradient", watched)
+    monkeypatch.setattr(module, "COORDINATES", 7 * 2 * (quick.negatives + 1))
+    BALL.check(quick(graph))
+    assert max(sizes) == 7
+    assert sum(sizes) == 20 * graph.edge_index.shape[1]
+
+
 def test_far_more_steps_than_needed_stay_in_the_ball():
     graph, _ = tree(2)
     u = dataclasses.replace(QUICK, rate=5.0, epochs=60, dimensions=3)(graph)
@@ -83,7 +113,7 @@ def test_published_graphs(real_graph):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"dimensions": 0}, {"epochs": 1.5}, {"negatives": True}, {"rate": math.nan}, {"rate": 0.0}, {"margin": 1.0}],
+    [{"dimensions": 0}, {"epochs": 1.5}, {"negatives": True}, {"rate": math.nan}, {"rate": 0.0}, {"margin": 1.0}, {"seed": 0.5}],
 )
 def test_settings_out_of_range(changed):
     with pytest.raises(DomainError, match=next(iter(changed))):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.checks import DomainError
-from operators.position_space import Euclidean, PoincareBall
+from operators.position_space import Euclidean, PoincareBall, check_space
 
 F64 = torch.float64
 BALL = PoincareBall()
@@ -148,6 +148,14 @@ def test_broadcasting_and_copies():
         assert d.dtype == torch.float32
         assert space.log(u, v).shape == space.exp(u, v).shape == (2, 5, 5, 3)
         assert copy.deepcopy(space) == pickle.loads(pickle.dumps(space)) == space
+
+
+@pytest.mark.parametrize("wrong", [PoincareBall, "ball", None])
+def test_what_is_no_space_is_refused(wrong):
+    for space in SPACES:
+        check_space(space)
+    with pytest.raises(DomainError, match=r"such as Euclidean\(\) or PoincareBall\(\), not "):
+        check_space(wrong)
 
 
 def test_points_outside_are_refused():

@@ -48,6 +48,12 @@ def test_chances_are_the_weights(weight):
     assert torch.equal(path[:, 2], torch.where(path[:, 1] == 0, 1, path[:, 1]))
 
 
+def test_heavy_edges_elsewhere_leave_the_chances_alone():
+    graph = Graph(torch.tensor([[0, 1, 1], [1, 0, 2]]), 3, torch.tensor([1e200, 1.0, 1.0], dtype=torch.float64))
+    path = RandomWalks(graph)(torch.ones(10_000, dtype=torch.int64), 1, seeded())
+    assert abs(float((path[:, 1] == 0).double().mean()) - 0.5) < 0.025
+
+
 def test_late_places_follow_the_degrees():
     pairs = torch.tensor([(0, 1), (1, 2), (2, 0), (2, 3), (3, 4), (4, 2), (4, 1)]).T
     graph = Graph(torch.cat([pairs, pairs.flip(0)], 1), 5)

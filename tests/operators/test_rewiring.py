@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import operators.rewiring as rewiring_module
 from neuralpde.testing_graphs import graphs
 from operators.checks import DomainError
 from operators.domains import Graph
@@ -156,6 +157,12 @@ def test_positions_that_have_no_graph_are_refused(space, positions, message):
             rewiring(positions)
 
 
+def test_the_class_of_a_space_is_none():
+    for make in (NearestNeighbours, Radius):
+        with pytest.raises(DomainError, match="space of positions"):
+            make(1, PoincareBall)
+
+
 def test_points_outside_the_ball_are_refused():
     u = torch.tensor([[0.1, 0.2], [0.9, 0.9], [1.0, 0.0]])
     for rewiring in (NearestNeighbours(1, PoincareBall()), Radius(0.5, PoincareBall())):
@@ -249,8 +256,13 @@ def test_small_components_are_not_joined_to_others():
 
 def test_a_graph_without_edges_stays_without():
     graph = Graph(torch.zeros(2, 0, dtype=torch.int64), 4)
-    for rewiring in (PageRankTopK(2), PageRankTopK(2, tolerance=1e-6), PageRankThreshold(0.1, tolerance=1e-6), TwoHop()):
-        assert rewiring(graph).edge_index.shape == (2, 0)
+    for weighted in (False, True):
+        for make in (
+            lambda eps, w=weighted: PageRankTopK(2, 0.1, w, eps),
+            lambda eps, w=weighted: PageRankThreshold(0.1, 0.1, w, eps),
+        ):
+            assert make(None)(graph).edge_weight.shape == make(1e-6)(graph).edge_weight.shape == (0,)
+    assert TwoHop()(graph).edge_index.shape == (2, 0)
 
 
 def test_as_many_others_as_nodes_are_refused():
@@ -286,6 +298,9 @@ def test_a_hub_is_refused_before_its_neighbours_are_joined():
     index = torch.stack([torch.zeros(n, dtype=torch.int64), torch.arange(1, n + 1)])
     with pytest.raises(DomainError, match="paths of two edges"):
         TwoHop(most_edges=1000)(Graph(torch.cat([index, index.flip(0)], dim=1), n + 1))
+    with pytest.raises(DomainError, match="more than 239 pairs"):
+        TwoHop(most_edges=239)(ring(60))
+    assert TwoHop(most_edges=240)(ring(60)).edge_index.shape == (2, 240)
 
 
 def test_rewirings_are_plain_values():
@@ -293,8 +308,10 @@ def test_rewirings_are_plain_values():
         assert pickle.loads(pickle.dumps(rewiring)) == rewiring
 
 
-def test_two_hop_matches_scipy_on_a_larger_graph():
+def test_two_hop_matches_scipy_on_a_larger_graph(monkeypatch):
     graph = ring(500, [(0, 250), (10, 400)])
     A = sp.csr_array((np.ones(graph.edge_index.shape[1]), graph.edge_index.numpy()), shape=(500, 500))
     expected = ((A + A @ A).toarray() > 0) & ~np.eye(500, dtype=bool)
+    assert np.array_equal(adjacency(TwoHop()(graph)).numpy() > 0, expected)
+    monkeypatch.setattr(rewiring_module, "_BLOCK", 50)
     assert np.array_equal(adjacency(TwoHop()(graph)).numpy() > 0, expected)
