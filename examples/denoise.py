@@ -49,7 +49,7 @@ def main(out: Path = Path("denoise.png")) -> dict[str, float]:
 
     panels = Figure(figsize=(13, 3.2), layout="constrained").subplots(1, len(pictures))
     for panel, (name, picture) in zip(panels, pictures.items(), strict=True):
-        panel.imshow(grid.folded(picture).clamp(0, 1), interpolation="nearest")
+        panel.imshow(grid.folded(picture).clamp(0, 1).numpy(), interpolation="nearest")
         panel.set_title(name if name == "clean" else f"{name}, {found[name]:.2f} dB")
         panel.set_axis_off()
     panels[0].figure.savefig(out, dpi=110)

@@ -324,8 +324,8 @@ def _poisson_quantile(tau: float, tolerance: float) -> int:
         return 0
     if tau > LONGEST:
         raise ValueError(
-            f"this averaging flow mixes α h = {tau:.3g} times, and its exponential would take as many products: it has long reached "
-            "its equilibrium; solve for a shorter time, or by SDIRK3, which needs few steps for it"
+            f"this averaging flow mixes α h = {tau:.3g} times, which takes as many products: it has long reached"
+            " its equilibrium; solve for a shorter time, or by SDIRK3, which needs few steps for it"
         )
     # Below the mean nothing is small.
     k = int(tau)
