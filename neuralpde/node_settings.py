@@ -128,9 +128,10 @@ CITESEER_RANDOM = replace(
     CITESEER_OURS,
     schedule=Schedule(decay=2e-3, epochs=300, patience=100, objective=CONSISTENT),
     time=6.0,
+    channels=64,
     sharpness=3.0,
-    near=5,
-    near_weight=0.3,
+    near=3,
+    near_weight=0.5,
 )
 OURS_RANDOM: dict[Dataset, Method] = {Dataset.CORA: CORA_RANDOM, Dataset.CITESEER: CITESEER_RANDOM}
 SAMPLED = EntropicConsistency(draws=2, warmup=50, sample=500)
