@@ -271,7 +271,7 @@ def one_field(x: State) -> Tensor:
     """The field that a state of one part is."""
     parts = parts_of(x)
     if len(parts) != 1:
-        raise FieldError(f"this is a quantity of one field, and the state has {len(parts)}: say of which, as in Part(0, Mass(L))")
+        raise FieldError(f"this is a quantity of one field, and the state has {len(parts)}: say of which, as in Part(0, Norm(L))")
     return parts[0]
 
 

@@ -163,8 +163,8 @@ def test_complex_flows_backwards_and_tuples():
 
 
 def test_a_quantity_of_one_field_asks_of_which():
-    with pytest.raises(FieldError, match=r"the state has 2: say of which, as in Part\(0, Mass\(L\)\)"):
-        Monitor(Mass(L)).begin(0.0, (U, U))
+    with pytest.raises(FieldError, match=r"the state has 2: say of which, as in Part\(0, Norm\(L\)\)"):
+        Monitor(Norm(L)).begin(0.0, (U, U))
 
 
 def test_two_of_a_name_are_told_apart():
