@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import resource
 import sys
@@ -247,7 +246,7 @@ class Best:
         loss = float(F.nll_loss(chosen, self.labels[self.validation]))
         if (score, -loss) > (self.accuracy, -self.loss):
             self.accuracy, self.loss, self.epoch, self.improved = score, loss, epoch, epoch
-            self.predictions = copy.copy(p)
+            self.predictions = p
         if loss < self.least:
             self.least, self.improved = loss, epoch
 

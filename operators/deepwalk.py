@@ -45,7 +45,7 @@ class DeepWalk:
     `DeepWalk(64)(graph)` gives (n, d) on the graph's device, in its precision (computed in float32). Walks follow the edges'
     directions and end where no edge leaves. A node without any edge is the zero vector.
 
-    Good values: the defaults; 7 CPU-seconds on Cora, where a linear classifier of twenty labels a class is then right for 70 %.
+    Good values: the defaults, on thousands of nodes; 64 to 256 dimensions.
 
     Raises:
         DomainError: settings out of range, negative weights, or a graph without edges.

@@ -43,10 +43,9 @@ class PoincareEmbedding:
     directed graph the edge i → j names j as i's neighbour only. Self-loops say nothing; a node without other edges stays at
     the origin.
 
-    Good values: the defaults on thousands of edges (Cora: 3 CPU-seconds, an edge shorter than 99 % of random pairs). A small
-    graph makes few steps an epoch: 500 epochs lay a binary tree of 31 nodes into the disc so that distances follow those of
-    the tree with a correlation of 0.84 to 0.91. A larger rate spreads further out, which ranks neighbours better and helps a
-    linear classifier less.
+    Good values: the defaults on thousands of edges. A small graph makes few steps an epoch: some 500 epochs lay a binary tree of
+    31 nodes into the disc so that distances follow those of the tree. A larger rate spreads further out, which ranks neighbours
+    better and helps a linear classifier less.
 
     Raises:
         DomainError: settings out of range, negative weights, or a graph without edges.
