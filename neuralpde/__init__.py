@@ -68,66 +68,23 @@ from integrators import (
     integrate_until,
     spectral_radius,
 )
-from neuralpde import (
-    architectures,
-    loop,
-)
-from neuralpde.acoustics import (
-    AcousticEnergy,
-    Acoustics,
-)
-from neuralpde.anisotropic_heat import (
-    AlongDirection,
-    AnisotropicHeat,
-)
-from neuralpde.averaging import (
-    Averaging,
-)
-from neuralpde.beltrami import (
-    BeltramiFlow,
-    OnsagerMixing,
-)
-from neuralpde.boundary_conditions import (
-    NeumannFlux,
-    Robin,
-)
-from neuralpde.burgers import (
-    Burgers,
-)
-from neuralpde.coefficient import (
-    Coefficient,
-    as_coefficient,
-    learned,
-)
-from neuralpde.coupled import (
-    BlockDiagonal,
-    Coupled,
-)
-from neuralpde.difference import (
-    DifferenceFlow,
-)
-from neuralpde.dirichlet import (
-    Dirichlet,
-)
-from neuralpde.files import (
-    RunFolderError,
-)
-from neuralpde.fitzhugh_nagumo import (
-    FitzHughNagumo,
-)
-from neuralpde.gray_scott import (
-    GrayScott,
-)
-from neuralpde.heat import (
-    Heat,
-)
-from neuralpde.image_flow import (
-    ImageArea,
-    ImageBeltramiFlow,
-)
-from neuralpde.invariant_region import (
-    InvariantRegion,
-)
+from neuralpde import architectures, loop
+from neuralpde.acoustics import AcousticEnergy, Acoustics
+from neuralpde.anisotropic_heat import AlongDirection, AnisotropicHeat
+from neuralpde.averaging import Averaging
+from neuralpde.beltrami import BeltramiFlow, OnsagerMixing
+from neuralpde.boundary_conditions import NeumannFlux, Robin
+from neuralpde.burgers import Burgers
+from neuralpde.coefficient import Coefficient, as_coefficient, learned
+from neuralpde.coupled import BlockDiagonal, Coupled
+from neuralpde.difference import DifferenceFlow
+from neuralpde.dirichlet import Dirichlet
+from neuralpde.files import RunFolderError
+from neuralpde.fitzhugh_nagumo import FitzHughNagumo
+from neuralpde.gray_scott import GrayScott
+from neuralpde.heat import Heat
+from neuralpde.image_flow import ImageArea, ImageBeltramiFlow
+from neuralpde.invariant_region import InvariantRegion
 from neuralpde.invariants import (
     Check,
     DirichletEnergy,
@@ -143,124 +100,33 @@ from neuralpde.invariants import (
     Rayleigh,
     check_invariants,
 )
-from neuralpde.kuramoto_sivashinsky import (
-    KuramotoSivashinsky,
-)
-from neuralpde.mean_curvature import (
-    ConformalMeanCurvatureFlow,
-    MeanCurvatureFlow,
-    SurfaceArea,
-)
-from neuralpde.metrics import (
-    PublishedRayleigh,
-    nrmse,
-    rayleigh_error,
-)
-from neuralpde.model import (
-    AttachPositions,
-    KeepChannels,
-    NeuralPDE,
-    PadChannels,
-)
-from neuralpde.monitor import (
-    Monitor,
-)
-from neuralpde.nonlinear_diffusion import (
-    PeronaMalik,
-    PLaplacian,
-    SlopeEnergy,
-)
-from neuralpde.path_regularisers import (
-    DirectionalPenalty,
-    JacobianPenalty,
-    KineticEnergy,
-    Regularised,
-)
-from neuralpde.phase_field import (
-    AllenCahn,
-    CahnHilliard,
-    DegenerateCahnHilliard,
-    FreeEnergy,
-)
-from neuralpde.polyakov import (
-    PolyakovEnergy,
-    PolyakovFlow,
-)
-from neuralpde.reaction import (
-    FisherKPP,
-    ReactionDiffusion,
-)
-from neuralpde.receipt import (
-    Receipt,
-    receipt,
-)
-from neuralpde.rewired import (
-    Rewired,
-)
-from neuralpde.rhs import (
-    RightHandSide,
-    as_right_hand_side,
-)
-from neuralpde.schnakenberg import (
-    Schnakenberg,
-)
-from neuralpde.schroedinger import (
-    Schroedinger,
-    SchroedingerEnergy,
-)
-from neuralpde.semi_implicit import (
-    SemiImplicitEuler,
-)
-from neuralpde.shallow_water import (
-    PotentialEnstrophy,
-    ShallowWater,
-    ShallowWaterEnergy,
-)
-from neuralpde.slopes import (
-    EdgeSlopes,
-    FaceSlopes,
-    NodeSlopes,
-)
-from neuralpde.sources import (
-    Decay,
-    PositionalSource,
-    Source,
-)
-from neuralpde.stopping_time import (
-    BestTime,
-    best_time,
-)
-from neuralpde.symmetry import (
-    Permutation,
-    RigidMotion,
-    Symmetry,
-)
-from neuralpde.training import (
-    Training,
-    load_weights,
-    train,
-)
-from neuralpde.transport import (
-    Advection,
-    AdvectionDiffusion,
-    StreamFunction,
-    Wind,
-)
-from neuralpde.unitary import (
-    UnitaryFlow,
-)
-from neuralpde.viz import (
-    save_fields,
-)
-from neuralpde.waves import (
-    Wave,
-    WaveEnergy,
-)
-from neuralpde.williamson import (
-    williamson2,
-    williamson5,
-    williamson6,
-)
+from neuralpde.kuramoto_sivashinsky import KuramotoSivashinsky
+from neuralpde.mean_curvature import ConformalMeanCurvatureFlow, MeanCurvatureFlow, SurfaceArea
+from neuralpde.metrics import PublishedRayleigh, nrmse, rayleigh_error
+from neuralpde.model import AttachPositions, KeepChannels, NeuralPDE, PadChannels
+from neuralpde.monitor import Monitor
+from neuralpde.nonlinear_diffusion import PeronaMalik, PLaplacian, SlopeEnergy
+from neuralpde.path_regularisers import DirectionalPenalty, JacobianPenalty, KineticEnergy, Regularised
+from neuralpde.phase_field import AllenCahn, CahnHilliard, DegenerateCahnHilliard, FreeEnergy
+from neuralpde.polyakov import PolyakovEnergy, PolyakovFlow
+from neuralpde.reaction import FisherKPP, ReactionDiffusion
+from neuralpde.receipt import Receipt, receipt
+from neuralpde.rewired import Rewired
+from neuralpde.rhs import RightHandSide, as_right_hand_side
+from neuralpde.schnakenberg import Schnakenberg
+from neuralpde.schroedinger import Schroedinger, SchroedingerEnergy
+from neuralpde.semi_implicit import SemiImplicitEuler
+from neuralpde.shallow_water import PotentialEnstrophy, ShallowWater, ShallowWaterEnergy
+from neuralpde.slopes import EdgeSlopes, FaceSlopes, NodeSlopes
+from neuralpde.sources import Decay, PositionalSource, Source
+from neuralpde.stopping_time import BestTime, best_time
+from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
+from neuralpde.training import Training, load_weights, train
+from neuralpde.transport import Advection, AdvectionDiffusion, StreamFunction, Wind
+from neuralpde.unitary import UnitaryFlow
+from neuralpde.viz import save_fields
+from neuralpde.waves import Wave, WaveEnergy
+from neuralpde.williamson import williamson2, williamson5, williamson6
 from operators import (
     AMG,
     GAT,

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from neuralpde.bench import machine
-from neuralpde.files import RunFolderError, write_json
+from neuralpde.files import RunFolderError
 from neuralpde.node_data import Dataset, NodeData
 from neuralpde.node_methods import Method, Prepared
 from neuralpde.node_published import PUBLISHED
@@ -27,6 +21,7 @@ from neuralpde.node_settings import methods_of
 from neuralpde.node_sources import load_nodes
 from neuralpde.node_splits import Split, random_split
 from neuralpde.node_training import Trained, train_nodes
+from neuralpde.run_folder import RunFolder, row
 
 Name = Literal["ours", "blend", "blend-knn", "grand-l", "grand-nl", "gcn", "gat"]
 SplitName = Literal["planetoid", "random"]
@@ -84,8 +79,13 @@ class BlendSettings:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """Where the run folder is."""
         return self.out or Path("runs") / self.table
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.folder, self.resume, self.json, self.threads)
 
 
 def reproduce_blend(settings: BlendSettings, console: Console | None = None) -> list[dict[str, Any]]:
@@ -98,7 +98,8 @@ def reproduce_blend(settings: BlendSettings, console: Console | None = None) -> 
         RunFolderError, DomainError, FloatingPointError: with the cause and the cure.
     """
     console = console or Console()
-    check_folder(settings)
+    folder = settings.run_folder
+    folder.check()
     torch.set_num_threads(settings.threads)
     data = load_nodes(settings.dataset, settings.data)
     if settings.split == "random":
@@ -108,37 +109,11 @@ def reproduce_blend(settings: BlendSettings, console: Console | None = None) -> 
     console.print(f"{data}; {settings.split} split")
     if data.isolated:
         console.print(f"{data.isolated:,} nodes are isolated: nothing flows to or from them")
-    _make_folder(settings)
-    results = _trained(settings, data, splits, chosen)
-    rows = rows_of(settings, results)
-    record = {"command": ["neuralpde", *sys.argv[1:]], "version": version("neuralpde-toolkit"), "device": machine(), "rows": rows}
-    for path in [settings.folder / "table.json", *([settings.json] if settings.json else [])]:
-        write_json(path, record)
+    folder.make()
+    rows = rows_of(settings, _trained(settings, data, splits, chosen))
+    folder.finish(rows)
     print_table(settings, rows, console)
     return rows
-
-
-def check_folder(settings: BlendSettings) -> None:
-    """Raise RunFolderError where a run cannot start or continue. Writes nothing."""
-    folder = settings.folder
-    if settings.json is not None and settings.json.is_dir():
-        raise RunFolderError(f"{settings.json} is a folder: give --json the name of a file")
-    if settings.json is not None and not os.access(settings.json.resolve().parent, os.W_OK):
-        raise RunFolderError(f"cannot write {settings.json}: its folder is missing or read-only; choose another --json")
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder} is not a folder: choose another with --out")
-    if not settings.resume and folder.exists() and any(folder.iterdir()):
-        raise RunFolderError(f"{folder} already holds a run: continue it with --resume, or choose another folder with --out")
-    if settings.resume and not (folder / "seeds").is_dir():
-        raise RunFolderError(f"there is no run to resume in {folder}: start it without --resume")
-
-
-def _make_folder(settings: BlendSettings) -> None:
-    """What cannot be written should not be known only after hours; a run killed before its first seed can be resumed."""
-    try:
-        (settings.folder / "seeds").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot make {settings.folder} ({error.strerror}): choose another folder with --out") from error
 
 
 def _splits(settings: BlendSettings, data: NodeData) -> dict[int, Split]:
@@ -166,6 +141,7 @@ def _trained(
     settings: BlendSettings, data: NodeData, splits: Mapping[int, Split], methods: Mapping[str, Method]
 ) -> dict[str, list[Trained]]:
     results: dict[str, list[Trained]] = {}
+    folder = settings.run_folder
     fingerprint = data.fingerprint()
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     note = TextColumn("{task.fields[note]}")
@@ -173,27 +149,23 @@ def _trained(
     with Progress(*columns, note, console=Console(stderr=True), auto_refresh=False) as progress:
         for name, method in methods.items():
             task = progress.add_task(name, total=settings.seeds, note="")
-            identity = sha256(f"{fingerprint} {settings.split} {method}".encode()).hexdigest()
-            circumstances = {"version": version("neuralpde-toolkit"), "threads": settings.threads}
-            kept = [settings.folder / "seeds" / f"{name}-{s}.json" for s in _seeds(settings)]
+            identity = f"{fingerprint} {settings.split} {method}"
             given: Prepared | None = None
             results[name] = []
-            for seed, path in zip(_seeds(settings), kept, strict=True):
-                if not path.exists() and given is None:
-                    progress.update(task, note="preparing", refresh=True)
-                    given = method.prepare(data, settings.folder / "encodings")
+            for seed in _seeds(settings):
 
                 def told(epoch: int, best: float, method: Method = method, seed: int = seed, task: Any = task) -> None:
                     note = f"seed {seed}, epoch {epoch}/{method.schedule.epochs}, validation {best:.1f} %"
                     progress.update(task, note=note, refresh=epoch % 10 == 0)
 
-                if path.exists():
-                    results[name].append(_read(path, identity, circumstances))
-                elif given is not None:
-                    trained = _train(method, given, splits[seed], seed, told)
-                    record = {"identity": identity, **circumstances, "method": repr(method), "trained": asdict(trained)}
-                    write_json(path, record)
-                    results[name].append(trained)
+                kept = folder.kept(f"{name}-{seed}", identity)
+                if kept is None:
+                    if given is None:
+                        progress.update(task, note="preparing", refresh=True)
+                        given = method.prepare(data, settings.folder / "encodings")
+                    kept = asdict(_train(method, given, splits[seed], seed, told))
+                    folder.keep(f"{name}-{seed}", identity, kept)
+                results[name].append(Trained(**kept))
                 progress.advance(task)
                 progress.refresh()
             progress.update(task, note=_summary([trained.accuracy for trained in results[name]]), refresh=True)
@@ -208,47 +180,20 @@ def _train(method: Method, given: Prepared, split: Split, seed: int, told: Calla
     return train_nodes(lambda: method.build(given), given.data.labels, split, method.schedule, seed, told)
 
 
-def _read(path: Path, identity: str, circumstances: Mapping[str, Any]) -> Trained:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        trained, found = Trained(**held["trained"]), held["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}): delete it and resume, and that seed is trained anew") from error
-    if found != identity:
-        raise RunFolderError(
-            f"{path} was trained with other settings or data: give the same options, or choose another folder with --out"
-        )
-    for name, now in circumstances.items():
-        if held.get(name, now) != now:
-            raise RunFolderError(
-                f"{path} was trained with {name} {held[name]}, not {now}, and one table is of one kind: "
-                f"go on with {name} {held[name]}, or choose another folder with --out"
-            )
-    return trained
-
-
 def rows_of(settings: BlendSettings, results: Mapping[str, Sequence[Trained]]) -> list[dict[str, Any]]:
     """The table as data; `published` beside an accuracy is the paper's."""
     rows: list[dict[str, Any]] = []
     for method, trained in results.items():
         published = PUBLISHED.get((settings.dataset, settings.split), {}).get(method)
         for metric, unit in UNITS.items():
-            values = [float(getattr(one, metric)) for one in trained]
-            row: dict[str, Any] = {
-                "table": settings.table,
-                "method": method,
-                "metric": metric,
-                "value": statistics.fmean(values),
-                "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-                "n": len(values),
-                "unit": unit,
-            }
+            values = [float(getattr(result, metric)) for result in trained]
+            one = row(settings.table, method, metric, values, unit)
             if metric == "accuracy":
-                row |= {
-                    "validation": statistics.fmean(one.validation for one in trained),
+                one |= {
+                    "validation": statistics.fmean(result.validation for result in trained),
                     "published": None if published is None else published.mean,
                 }
-            rows.append(row)
+            rows.append(one)
     return rows
 
 
@@ -259,8 +204,8 @@ def print_table(settings: BlendSettings, rows: Sequence[Mapping[str, Any]], cons
     for name in ("method", "accuracy", "paper", "valid.", "params", "NFE", "s/epoch", "MB"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     by_method: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        by_method.setdefault(row["method"], {})[row["metric"]] = row
+    for one in rows:
+        by_method.setdefault(one["method"], {})[one["metric"]] = one
     for method, metrics in by_method.items():
         accuracy = metrics["accuracy"]
         published = PUBLISHED.get((settings.dataset, settings.split), {}).get(method)

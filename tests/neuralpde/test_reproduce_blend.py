@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 import neuralpde.reproduce_blend as module
+import neuralpde.run_folder as run_folder
 from neuralpde.cli import blend
 from neuralpde.files import RunFolderError
 from neuralpde.node_data import Dataset
@@ -66,7 +67,7 @@ def test_the_whole_command(root, tmp_path, capsys):
 
 def test_means_and_deviations_are_over_the_seeds(root, tmp_path):
     rows, text = printed(small(root, tmp_path))
-    kept = [json.loads(path.read_text())["trained"] for path in (tmp_path / "run" / "seeds").glob("gcn-*.json")]
+    kept = [json.loads(path.read_text())["result"] for path in (tmp_path / "run" / "seeds").glob("gcn-*.json")]
     (row,) = [row for row in rows if (row["method"], row["metric"]) == ("gcn", "accuracy")]
     values = [one["accuracy"] for one in kept]
     assert row["n"] == 2
@@ -109,7 +110,7 @@ def test_seeds_and_methods_may_be_added_but_settings_not_changed(root, tmp_path)
     more = replace(settings, methods=("gcn", "gat"), seeds=2, resume=True)
     rows, _ = printed(more)
     assert {row["n"] for row in rows} == {2}
-    with pytest.raises(RunFolderError, match="trained with other settings or data"):
+    with pytest.raises(RunFolderError, match="made with other settings or data"):
         printed(replace(more, epochs=3))
     path = settings.folder / "seeds" / "gcn-0.json"
     path.write_text("{")
@@ -137,7 +138,7 @@ def test_results_of_another_version_or_number_of_threads_are_not_mixed(root, tmp
     printed(settings)
     with pytest.raises(RunFolderError, match="threads 1, not 2"):
         printed(replace(settings, threads=2, resume=True))
-    monkeypatch.setattr(module, "version", lambda name: "999")
+    monkeypatch.setattr(run_folder, "version", lambda name: "999")
     with pytest.raises(RunFolderError, match=r"version .*, not 999"):
         printed(replace(settings, resume=True))
 
