@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,19 +20,17 @@ class Scene:
         mesh: in float32.
         dt: the time between two frames, in the units of the equation.
         truth: which operator the simulation stood on.
-        operator: makes that operator where the equation has its own; the truth's if absent.
     """
 
     name: str
     mesh: TriangleMesh
     dt: float
     truth: Truth
-    operator: Callable[[TriangleMesh], Laplacian] | None = None
 
     @cached_property
     def laplacian(self) -> Laplacian:
         """The operator of the simulation, with mass, in 1/length²: S = M^-½ C M^-½ as published, M⁻¹ C of the surface."""
-        return self.truth.laplacian(self.mesh) if self.operator is None else self.operator(self.mesh)
+        return self.truth.laplacian(self.mesh)
 
     @cached_property
     def robust(self) -> Laplacian:
