@@ -220,10 +220,11 @@ class TriangleMesh(Domain):
     @cached_property
     def arrays(self) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.int64]]]:
         """Vertices (n, 3) in float64 and faces (m, 3), as NumPy arrays; planar meshes get z = 0."""
-        points = self.vertices.detach().to("cpu", torch.float64).numpy()
+        # Copies: what shares memory with a tensor is garbage once torch sends the tensor to another process.
+        points = self.vertices.detach().to("cpu", torch.float64).numpy().copy()
         if points.shape[1] == 2:
             points = np.column_stack([points, np.zeros(len(points))])
-        return points, self.faces.cpu().numpy()
+        return points, self.faces.cpu().numpy().copy()
 
     @property
     def num_nodes(self) -> int:

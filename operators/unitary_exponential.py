@@ -68,6 +68,7 @@ class UnitaryExponential(Operator):
         if self.real and self.width % 2:  # A real skew matrix of odd width has a zero direction: with one more, a pair.
             self.K = torch.nn.functional.pad(self.K, (0, 1, 0, 1))
         self.alpha, self.beta = t * alpha, t * beta
+        self.strict = not (alpha.requires_grad or beta.requires_grad or bool(alpha) or bool(beta))
         self.tolerance = tolerance or 16 * torch.finfo(real_dtype(A.dtype)).eps
         self.Q, self.angles, self.frame, channels = _diagonalised(self.K, self.real)
         self.coefficients = self._series(channels)
@@ -138,6 +139,11 @@ class UnitaryExponential(Operator):
     def _in_channels(self, x: Tensor, recur: Callable[[Tensor, Tensor], Tensor], conjugate: bool) -> Tensor:
         """x in the basis of W, through a recurrence, and back."""
         frame = self.frame.to(x.device, x.dtype)
+        if self.strict:
+            # x + (f_k − 1)(A) x: what rounding the coefficients and the frame costs is the same in every step and would add up,
+            # but is now relative to a change that is smaller than x.
+            c = torch.cat([self.coefficients[:1] - 1, self.coefficients[1:]]).to(x.device, x.dtype.to_complex())
+            return x + recur(c.conj().resolve_conj() if conjugate else c, x @ frame) @ frame.mH
         c = self.coefficients.to(x.device, x.dtype.to_complex())
         return recur(c.conj().resolve_conj() if conjugate else c, x @ frame) @ frame.mH
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -423,3 +424,13 @@ def test_weights_may_come_as_any_array():
     assert torch.equal(cloud.knn_graph(3, lambda r: np.ones(len(r))).edge_weight, cloud.knn_graph(3).edge_weight)
     with pytest.raises(DomainError, match=r"edge_weight must have shape"):
         cloud.knn_graph(3, lambda r: 1.0)
+
+
+def test_arrays_survive_a_mesh_that_goes_to_another_process():
+    mesh = icosphere(1)
+    before = [part.copy() for part in mesh.arrays]
+    # Pickling for a process moves the tensors' storage to shared memory.
+    ForkingPickler.dumps(mesh)
+    for part, was in zip(mesh.arrays, before, strict=True):
+        np.testing.assert_array_equal(part, was)
+        assert not np.shares_memory(part, mesh.vertices.numpy())
