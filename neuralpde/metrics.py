@@ -39,3 +39,19 @@ class PublishedRayleigh:
 def rayleigh_error(prediction: Tensor, truth: Tensor, quotient: PublishedRayleigh) -> Tensor:
     """|R(y') − R(y)| of each time; (T, ..., n, c) → (T, ...)."""
     return (quotient(prediction) - quotient(truth)).abs()
+
+
+def smape(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean of 2 |y' − y| / max(|y'| + |y|, 1.17e-6) of each time, over nodes and channels; (T, ..., n, c) → (T, ...).
+
+    The symmetric mean absolute percentage error as a fraction in [0, 2]; two zeros agree.
+    """
+    size = (prediction.abs() + truth.abs()).clamp(min=1.17e-6)
+    return (2 * (prediction - truth).abs() / size).mean(dim=(-2, -1))
+
+
+def mass_error(prediction: Tensor, truth: Tensor, mass: Tensor) -> Tensor:
+    """|Σ m (y' − y)| / Σ m |y| of each time, for masses m (n,); (T, ..., n, c) → (T, ...). Two fields of zeros agree."""
+    lost = (mass[:, None] * (prediction - truth)).sum(dim=(-2, -1)).abs()
+    size = (mass[:, None] * truth.abs()).sum(dim=(-2, -1))
+    return torch.where(lost == 0, 0.0, lost / size)

@@ -14,6 +14,7 @@ from neuralpde import (
     rayleigh_error,
     robust_laplacian,
 )
+from neuralpde.metrics import mass_error, smape
 from neuralpde.testing import assert_within, fields, graphs, meshes
 
 LAPLACIANS = st.one_of(graphs().map(combinatorial_laplacian), meshes(slivers=False).map(robust_laplacian))
@@ -64,3 +65,29 @@ def test_rayleigh_error_is_the_distance():
     assert_within(rayleigh_error(x, y, quotient), (quotient(x) - quotient(y)).abs(), 0.0)
     assert_within(rayleigh_error(x, y, quotient), rayleigh_error(y, x, quotient), 0.0)
     assert float(rayleigh_error(x, x, quotient).sum()) == 0
+
+
+def test_smape_by_hand():
+    truth = torch.tensor([[[1.0], [0.0], [-2.0], [0.0]]], dtype=torch.float64)
+    prediction = torch.tensor([[[3.0], [0.0], [2.0], [1.0]]], dtype=torch.float64)
+    assert float(smape(prediction, truth)[0]) == pytest.approx((2 * 2 / 4 + 0 + 2 * 4 / 4 + 2) / 4, rel=1e-12)
+    assert_within(smape(prediction, truth), smape(truth, prediction), 0.0)
+
+
+@given(data=st.data())
+def test_smape_lies_between_zero_and_two_and_knows_no_scale(data):
+    x = data.draw(fields(6, exact=True))
+    y = x.flip(-2) - 1
+    value = smape(x, y)
+    assert bool(((value >= 0) & (value <= 2 + 1e-12)).all())
+    assert bool((smape(x, x) == 0).all())
+    assert_within(smape(torch.zeros_like(x), 1 + x.abs()), 2.0, 1e-12)
+
+
+def test_mass_error_by_hand():
+    mass = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    truth = torch.tensor([[[2.0], [-1.0]], [[0.0], [0.0]]], dtype=torch.float64)
+    moved = truth + torch.tensor([[[3.0], [-1.0]], [[0.0], [0.0]]], dtype=torch.float64)
+    assert mass_error(moved, truth, mass).tolist() == [0.0, 0.0]
+    gained = truth + torch.tensor([[[1.0], [0.0]], [[0.0], [0.0]]], dtype=torch.float64)
+    assert mass_error(gained, truth, mass).tolist() == [1 / 5, 0.0]
