@@ -68,7 +68,7 @@ from integrators import (
     integrate_until,
     spectral_radius,
 )
-from neuralpde import architectures, loop
+from neuralpde import architectures, loop, meshpde, weather
 from neuralpde.acoustics import AcousticEnergy, Acoustics
 from neuralpde.anisotropic_heat import AlongDirection, AnisotropicHeat
 from neuralpde.averaging import Averaging
@@ -81,6 +81,7 @@ from neuralpde.difference import DifferenceFlow
 from neuralpde.dirichlet import Dirichlet
 from neuralpde.files import RunFolderError
 from neuralpde.fitzhugh_nagumo import FitzHughNagumo
+from neuralpde.gradient_flow import GradientFlow
 from neuralpde.gray_scott import GrayScott
 from neuralpde.heat import Heat
 from neuralpde.image_flow import ImageArea, ImageBeltramiFlow
@@ -103,6 +104,7 @@ from neuralpde.invariants import (
 from neuralpde.kuramoto_sivashinsky import KuramotoSivashinsky
 from neuralpde.mean_curvature import ConformalMeanCurvatureFlow, MeanCurvatureFlow, SurfaceArea
 from neuralpde.metrics import PublishedRayleigh, nrmse, rayleigh_error
+from neuralpde.metriplectic import MetriplecticFlow, MetriplecticWave
 from neuralpde.model import AttachPositions, KeepChannels, NeuralPDE, PadChannels
 from neuralpde.monitor import Monitor
 from neuralpde.nonlinear_diffusion import PeronaMalik, PLaplacian, SlopeEnergy
@@ -123,6 +125,8 @@ from neuralpde.stopping_time import BestTime, best_time
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
 from neuralpde.training import Training, load_weights, train
 from neuralpde.transport import Advection, AdvectionDiffusion, StreamFunction, Wind
+from neuralpde.uni_graph import BothParts, GCNDecoder, GraphConvolution, MLPDecoder, RealPart, RUniGraph
+from neuralpde.uni_mesh import RUniMesh
 from neuralpde.unitary import UnitaryFlow
 from neuralpde.viz import save_fields
 from neuralpde.waves import Wave, WaveEnergy
@@ -170,7 +174,9 @@ from operators import (
     Graph,
     GraphReport,
     Grid,
+    GroupSort,
     HardAttention,
+    Healpix,
     HeatMethod,
     HodgeDecomposition,
     HodgeParts,
@@ -178,10 +184,15 @@ from operators import (
     InverseDistance,
     Jacobi,
     Laplacian,
+    LatLon,
+    LearnedTruncation,
+    LieUnitary,
     LinearSolver,
     MeshDiffusion,
     MeshFileError,
     MeshReport,
+    ModulusReLU,
+    ModulusSort,
     Movable,
     NearestNeighbours,
     Operator,
@@ -200,6 +211,7 @@ from operators import (
     Refinement,
     Rewiring,
     ScaledDotProduct,
+    SeparableUnitary,
     SingularMatrixError,
     SkewHermitian,
     Softmax,
@@ -261,6 +273,7 @@ from operators import (
     hodge_stars,
     icosphere,
     intrinsic_delaunay_laplacian,
+    latitude_weights,
     least_squares_gradient,
     least_squares_laplacian,
     load_mesh,
@@ -290,6 +303,7 @@ from operators import (
     sine,
     sparse_page_rank,
     sparse_product,
+    sphere_interpolation,
     spherical_delaunay,
     spherical_dual,
     subdivide,
@@ -310,50 +324,54 @@ __all__ = [
     "AMG", "ARK324", "BDF2", "ETDRK2", "ETDRK4", "GAT", "RK4", "RKC2", "RKL2", "SBDF2", "SDIRK2", "SDIRK3",
     "AcousticEnergy", "Acoustics", "Adaptive", "Adjoint", "Advection", "AdvectionDiffusion", "AdvectionOperator",
     "AllenCahn", "AlongDirection", "AnisotropicHeat", "AttachPositions", "Auto", "Averaging", "BackwardEuler",
-    "Batch", "BeltramiFlow", "BestTime", "BlockDiagonal", "Bosh3", "Boundary", "BoundaryLoop", "BoundaryMeasure",
-    "Burgers", "CGrid", "Cache", "Cached", "CahnHilliard", "CaratheodoryFejer", "CellSides", "ChebyshevFilter",
-    "Check", "Checkpointed", "CleanMesh", "Coarsening", "Coefficient", "Composition", "ConformalMeanCurvatureFlow",
-    "ConjugateGradient", "Constants", "Controller", "ConvergenceError", "Cosine", "Coupled", "CrankNicolson", "Decay",
-    "DeepWalk", "DegenerateCahnHilliard", "DifferenceFlow", "Diffusivity", "Direct", "DirectSolver",
-    "DirectionalPenalty", "Dirichlet", "DirichletEnergy", "DirichletLaplacian", "Divergence", "Domain", "DomainError",
-    "DomainWarning", "Dopri5", "EdgeDiffusion", "EdgeSlopes", "Eigenpairs", "Eigenvectors", "Entropy", "ErrorNorm",
-    "Euclidean", "Euler", "ExactFlow", "ExplicitPair", "Exponential", "ExponentialKernel", "FaceSlopes", "FieldError",
-    "FisherKPP", "FitzHughNagumo", "FixedDiffusivity", "FixedStep", "Flux", "FreeEnergy", "Gated", "Gaussian",
-    "GaussianMixture", "Gradient", "Graph", "GraphReport", "GrayScott", "Grid", "HardAttention", "Heat", "HeatMethod",
-    "HodgeDecomposition", "HodgeParts", "HodgeStars", "ImageArea", "ImageBeltramiFlow", "ImplicitMidpoint",
-    "Integrator", "Interpolated", "Invariant", "InvariantRegion", "InverseDistance", "Jacobi", "JacobianPenalty",
-    "KeepChannels", "KineticEnergy", "KuramotoSivashinsky", "Laplacian", "LaplacianInvariant", "Law", "LinearPart",
-    "LinearSolver", "Mass", "MaximumPrinciple", "MeanCurvatureFlow", "MeshDiffusion", "MeshFileError", "MeshReport",
-    "Monitor", "Movable", "NearestNeighbours", "NeumannFlux", "NeuralPDE", "NewtonKrylov", "NodeSlopes", "Norm",
-    "OnsagerMixing", "Operator", "Over", "PLaplacian", "PadChannels", "PageRank", "PageRankThreshold", "PageRankTopK",
-    "Part", "Pearson", "PerSample", "PerSegment", "Permutation", "PeronaMalik", "PoincareBall", "PoincareEmbedding",
-    "PointCloud", "PointReport", "PolyakovEnergy", "PolyakovFlow", "PositionSpace", "PositionalSource", "Positivity",
-    "PotentialEnstrophy", "PublishedRayleigh", "RMSNorm", "RadauIIA5", "Radius", "RandomWalks", "Rayleigh",
-    "ReactionDiffusion", "Receipt", "Refinement", "Regularised", "Reversible", "Rewired", "Rewiring", "RightHandSide",
+    "Batch", "BeltramiFlow", "BestTime", "BlockDiagonal", "Bosh3", "BothParts", "Boundary", "BoundaryLoop",
+    "BoundaryMeasure", "Burgers", "CGrid", "Cache", "Cached", "CahnHilliard", "CaratheodoryFejer", "CellSides",
+    "ChebyshevFilter", "Check", "Checkpointed", "CleanMesh", "Coarsening", "Coefficient", "Composition",
+    "ConformalMeanCurvatureFlow", "ConjugateGradient", "Constants", "Controller", "ConvergenceError", "Cosine",
+    "Coupled", "CrankNicolson", "Decay", "DeepWalk", "DegenerateCahnHilliard", "DifferenceFlow", "Diffusivity",
+    "Direct", "DirectSolver", "DirectionalPenalty", "Dirichlet", "DirichletEnergy", "DirichletLaplacian",
+    "Divergence", "Domain", "DomainError", "DomainWarning", "Dopri5", "EdgeDiffusion", "EdgeSlopes", "Eigenpairs",
+    "Eigenvectors", "Entropy", "ErrorNorm", "Euclidean", "Euler", "ExactFlow", "ExplicitPair", "Exponential",
+    "ExponentialKernel", "FaceSlopes", "FieldError", "FisherKPP", "FitzHughNagumo", "FixedDiffusivity", "FixedStep",
+    "Flux", "FreeEnergy", "GCNDecoder", "Gated", "Gaussian", "GaussianMixture", "Gradient", "GradientFlow", "Graph",
+    "GraphConvolution", "GraphReport", "GrayScott", "Grid", "GroupSort", "HardAttention", "Healpix", "Heat",
+    "HeatMethod", "HodgeDecomposition", "HodgeParts", "HodgeStars", "ImageArea", "ImageBeltramiFlow",
+    "ImplicitMidpoint", "Integrator", "Interpolated", "Invariant", "InvariantRegion", "InverseDistance", "Jacobi",
+    "JacobianPenalty", "KeepChannels", "KineticEnergy", "KuramotoSivashinsky", "Laplacian", "LaplacianInvariant",
+    "LatLon", "Law", "LearnedTruncation", "LieUnitary", "LinearPart", "LinearSolver", "MLPDecoder", "Mass",
+    "MaximumPrinciple", "MeanCurvatureFlow", "MeshDiffusion", "MeshFileError", "MeshReport", "MetriplecticFlow",
+    "MetriplecticWave", "ModulusReLU", "ModulusSort", "Monitor", "Movable", "NearestNeighbours", "NeumannFlux",
+    "NeuralPDE", "NewtonKrylov", "NodeSlopes", "Norm", "OnsagerMixing", "Operator", "Over", "PLaplacian",
+    "PadChannels", "PageRank", "PageRankThreshold", "PageRankTopK", "Part", "Pearson", "PerSample", "PerSegment",
+    "Permutation", "PeronaMalik", "PoincareBall", "PoincareEmbedding", "PointCloud", "PointReport", "PolyakovEnergy",
+    "PolyakovFlow", "PositionSpace", "PositionalSource", "Positivity", "PotentialEnstrophy", "PublishedRayleigh",
+    "RMSNorm", "RUniGraph", "RUniMesh", "RadauIIA5", "Radius", "RandomWalks", "Rayleigh", "ReactionDiffusion",
+    "RealPart", "Receipt", "Refinement", "Regularised", "Reversible", "Rewired", "Rewiring", "RightHandSide",
     "RigidMotion", "Robin", "RowNorm", "RunFolderError", "ScaledDotProduct", "Schnakenberg", "Schroedinger",
-    "SchroedingerEnergy", "SemiImplicitEuler", "ShallowWater", "ShallowWaterEnergy", "SingularMatrixError",
-    "SkewHermitian", "SlopeEnergy", "Softmax", "Solution", "SolveError", "SolverWarning", "Source", "SparseOperator",
-    "SparsityPattern", "SpatialDifference", "SphericalDual", "Squareplus", "Stages", "State", "Statistics", "Status",
-    "Stencil", "StoermerVerlet", "Strang", "StreamFunction", "SurfaceArea", "Symmetry", "Training", "TriangleMesh",
-    "TruncatedTaylor", "Tsit5", "TwoHop", "UnitaryExponential", "UnitaryFlow", "UnitaryGenerator", "VectorHeatMethod",
-    "Wave", "WaveEnergy", "Wind", "Yoshida4", "Yoshida6", "YoshidaSplitting", "adjacency_of", "architectures",
-    "as_coefficient", "as_right_hand_side", "as_torchdiffeq", "barycentric_stars", "batch", "best_time",
-    "block_diagonal", "boundary_edges", "boundary_loops", "boundary_measure", "boundary_vertices", "bumpy",
-    "cell_sides", "centroidal", "centroidal_icosphere", "chebyshev_filter", "check_invariants", "clean_mesh",
-    "clique_complex", "cluster_vertices", "codifferential", "combinatorial_laplacian", "conductance_laplacian",
-    "connection_laplacian", "consistent_mass", "cosine", "cotangent_laplacian", "decimate", "diffusion_laplacian",
-    "directional_diffusivity", "dirichlet", "dirichlet_energy", "edge_gradient", "eigenpairs", "eigenvector_encoding",
-    "engine", "exponential", "exterior_derivative", "face_average", "face_gradient", "geodesic_distance",
-    "geodesic_path", "graph_hodge_laplacian", "grid", "grid_laplacian", "heat_kernel_signature",
-    "hodge_decomposition", "hodge_laplacian", "hodge_stars", "icosphere", "integrate", "integrate_until",
-    "intrinsic_delaunay_laplacian", "learned", "least_squares_gradient", "least_squares_laplacian", "load_mesh",
-    "load_weights", "log_map", "loop", "lumped_mass", "magnetic_laplacian", "mass_weighted_norm",
-    "mixed_voronoi_mass", "modulated_gradient", "modulated_laplacian", "named_boundary", "normalized_adjacency",
-    "normalized_laplacian", "normalized_magnetic_laplacian", "normalized_signed_laplacian", "nrmse", "pad_channels",
-    "page_rank", "point_cloud_laplacian", "random_walk_laplacian", "rayleigh_error", "rayleigh_quotient", "read_mesh",
-    "receipt", "report_mesh", "resolvent", "robust_laplacian", "sampled_product", "save_fields", "signed_laplacian",
-    "sine", "sparse_page_rank", "sparse_product", "spectral_radius", "spherical_delaunay", "spherical_dual",
-    "subdivide", "symmetric_laplacian", "tangent_basis", "taylor_remainder", "torus", "train", "unit_stars",
-    "vertex_gradient", "wave_degree", "wave_kernel_signature", "wave_propagator", "williamson2", "williamson5",
-    "williamson6", "with_potential", "write_mesh",
+    "SchroedingerEnergy", "SemiImplicitEuler", "SeparableUnitary", "ShallowWater", "ShallowWaterEnergy",
+    "SingularMatrixError", "SkewHermitian", "SlopeEnergy", "Softmax", "Solution", "SolveError", "SolverWarning",
+    "Source", "SparseOperator", "SparsityPattern", "SpatialDifference", "SphericalDual", "Squareplus", "Stages",
+    "State", "Statistics", "Status", "Stencil", "StoermerVerlet", "Strang", "StreamFunction", "SurfaceArea",
+    "Symmetry", "Training", "TriangleMesh", "TruncatedTaylor", "Tsit5", "TwoHop", "UnitaryExponential", "UnitaryFlow",
+    "UnitaryGenerator", "VectorHeatMethod", "Wave", "WaveEnergy", "Wind", "Yoshida4", "Yoshida6", "YoshidaSplitting",
+    "adjacency_of", "architectures", "as_coefficient", "as_right_hand_side", "as_torchdiffeq", "barycentric_stars",
+    "batch", "best_time", "block_diagonal", "boundary_edges", "boundary_loops", "boundary_measure",
+    "boundary_vertices", "bumpy", "cell_sides", "centroidal", "centroidal_icosphere", "chebyshev_filter",
+    "check_invariants", "clean_mesh", "clique_complex", "cluster_vertices", "codifferential",
+    "combinatorial_laplacian", "conductance_laplacian", "connection_laplacian", "consistent_mass", "cosine",
+    "cotangent_laplacian", "decimate", "diffusion_laplacian", "directional_diffusivity", "dirichlet",
+    "dirichlet_energy", "edge_gradient", "eigenpairs", "eigenvector_encoding", "engine", "exponential",
+    "exterior_derivative", "face_average", "face_gradient", "geodesic_distance", "geodesic_path",
+    "graph_hodge_laplacian", "grid", "grid_laplacian", "heat_kernel_signature", "hodge_decomposition",
+    "hodge_laplacian", "hodge_stars", "icosphere", "integrate", "integrate_until", "intrinsic_delaunay_laplacian",
+    "latitude_weights", "learned", "least_squares_gradient", "least_squares_laplacian", "load_mesh", "load_weights",
+    "log_map", "loop", "lumped_mass", "magnetic_laplacian", "mass_weighted_norm", "meshpde", "mixed_voronoi_mass",
+    "modulated_gradient", "modulated_laplacian", "named_boundary", "normalized_adjacency", "normalized_laplacian",
+    "normalized_magnetic_laplacian", "normalized_signed_laplacian", "nrmse", "pad_channels", "page_rank",
+    "point_cloud_laplacian", "random_walk_laplacian", "rayleigh_error", "rayleigh_quotient", "read_mesh", "receipt",
+    "report_mesh", "resolvent", "robust_laplacian", "sampled_product", "save_fields", "signed_laplacian", "sine",
+    "sparse_page_rank", "sparse_product", "spectral_radius", "sphere_interpolation", "spherical_delaunay",
+    "spherical_dual", "subdivide", "symmetric_laplacian", "tangent_basis", "taylor_remainder", "torus", "train",
+    "unit_stars", "vertex_gradient", "wave_degree", "wave_kernel_signature", "wave_propagator", "weather",
+    "williamson2", "williamson5", "williamson6", "with_potential", "write_mesh",
 ]

@@ -126,7 +126,8 @@ class RUniMeshMethod(Network):
 def unitary_methods(pde: Pde) -> list[Network]:
     """The strict and the relaxed method with their settings for an equation: T_max is 3 for heat and 10 elsewhere, as published.
 
-    Noise in training keeps rollouts of waves and of phases from running away; heat, which forgives errors, needs none.
+    Noise in training keeps rollouts of waves and of phases from running away; heat, which forgives errors, needs none. Phases
+    move at one pace on all meshes, so that other paces would only take their windows.
     """
     relaxed = {Pde.HEAT: RUniMeshMethod(), Pde.CAHN_HILLIARD: RUniMeshMethod(steps=500, order=10, noise=0.2, paces=1)}
     return [Unitary(), relaxed.get(pde, RUniMeshMethod(steps=200, order=10, noise=0.2))]

@@ -16,7 +16,7 @@ from neuralpde.invariants import DirichletEnergy, Invariant, LaplacianInvariant,
 from neuralpde.metriplectic_part import SpectralPart, turned
 from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
-from neuralpde.waves import _fading_swing, as_pair
+from neuralpde.waves import fading_swing, as_pair
 from operators import FieldError, Laplacian, rayleigh_quotient
 from operators.operator import rebuild
 
@@ -272,7 +272,7 @@ class _WavePart(SpectralPart):
 
     def flow(self, eigenvalues: Tensor, t: Tensor) -> Tensor:
         square, drag = self._laws(eigenvalues)
-        cosine, sine = _fading_swing(t, square - drag**2 / 4, drag / 2)
+        cosine, sine = fading_swing(t, square - drag**2 / 4, drag / 2)
         lean = drag / 2 * sine
         return _two_by_two(cosine + lean, self.unit * sine, -square / self.unit * sine, cosine - lean)
 

@@ -246,14 +246,14 @@ class DampedWavePart:
 
         def parts(x: Tensor) -> Tensor:
             stiff = c**2 * x + m**2
-            cosine, sine = _fading_swing(t, stiff - gamma**2 / 4, gamma / 2)
+            cosine, sine = fading_swing(t, stiff - gamma**2 / 4, gamma / 2)
             drag = gamma / 2 * sine
             return torch.stack([cosine + drag, sine, -stiff * sine, cosine - drag], dim=1)
 
         return coefficients_of(parts, degree, self._ends()).reshape(-1, 2, 2)
 
 
-def _fading_swing(t: Tensor, square: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+def fading_swing(t: Tensor, square: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
     """e^(−rt) cos(ωt) and e^(−rt) sin(ωt)/ω for a real ω², of either sign."""
     # Never zero, where the root has no derivative.
     root, swings = square.abs().clamp(min=1e-30).sqrt(), square > 0

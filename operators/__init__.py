@@ -37,7 +37,9 @@ from operators.gated import Gated
 from operators.gaussian_mixture import GaussianMixture
 from operators.geodesics import HeatMethod, VectorHeatMethod, geodesic_distance, geodesic_path, log_map
 from operators.grids import Boundary, Grid, grid_laplacian
+from operators.group_sort import GroupSort
 from operators.hard_attention import HardAttention
+from operators.healpix import Healpix
 from operators.hodge import HodgeDecomposition, HodgeParts, hodge_decomposition, hodge_laplacian
 from operators.laplacian import (
     Laplacian,
@@ -48,10 +50,14 @@ from operators.laplacian import (
     random_walk_laplacian,
     symmetric_laplacian,
 )
+from operators.lat_lon import LatLon, latitude_weights
+from operators.learned_truncation import LearnedTruncation
+from operators.lie_unitary import LieUnitary
 from operators.magnetic import magnetic_laplacian, normalized_magnetic_laplacian
 from operators.mass import consistent_mass, lumped_mass, mixed_voronoi_mass
 from operators.mesh_files import MeshFileError, read_mesh, write_mesh
 from operators.mesh_repair import CleanMesh, clean_mesh
+from operators.modulus_activation import ModulusReLU, ModulusSort
 from operators.neighbours import Gaussian, InverseDistance
 from operators.normalisation import Over, Softmax, Squareplus
 from operators.operator import Movable, Operator
@@ -65,6 +71,7 @@ from operators.rayleigh import dirichlet_energy, mass_weighted_norm, rayleigh_qu
 from operators.refine import Coarsening, Refinement, cluster_vertices, decimate, subdivide
 from operators.report import GraphReport, MeshReport, PointReport, report_mesh
 from operators.rewiring import NearestNeighbours, PageRankThreshold, PageRankTopK, Radius, Rewiring, TwoHop
+from operators.separable_unitary import SeparableUnitary
 from operators.shapes import bumpy, grid, icosphere, torus
 from operators.signatures import heat_kernel_signature, wave_kernel_signature
 from operators.signed import normalized_signed_laplacian, signed_laplacian
@@ -72,6 +79,7 @@ from operators.similarity import Cosine, Pearson
 from operators.solve import DirectSolver, LinearSolver, SingularMatrixError
 from operators.sparse import Composition, SparseOperator, sampled_product, sparse_product
 from operators.spectrum import Eigenpairs, eigenpairs
+from operators.sphere_interpolation import sphere_interpolation
 from operators.sphere_meshes import centroidal, centroidal_icosphere, spherical_delaunay
 from operators.spherical_dual import SphericalDual, spherical_dual
 from operators.stages import Stages
@@ -86,11 +94,12 @@ __all__ = [
     "Constants", "ConvergenceError", "Cosine", "DeepWalk", "Diffusivity", "DirectSolver", "DirichletLaplacian",
     "Divergence", "Domain", "DomainError", "DomainWarning", "EdgeDiffusion", "Eigenpairs", "Eigenvectors",
     "Euclidean", "ExponentialKernel", "FieldError", "FixedDiffusivity", "Flux", "Gated", "Gaussian",
-    "GaussianMixture", "Gradient", "Graph", "GraphReport", "Grid", "HardAttention", "HeatMethod",
-    "HodgeDecomposition", "HodgeParts", "HodgeStars", "InverseDistance", "Jacobi", "Laplacian", "LinearSolver",
-    "MeshDiffusion", "MeshFileError", "MeshReport", "Movable", "NearestNeighbours", "Operator", "Over", "PageRank",
-    "PageRankThreshold", "PageRankTopK", "Pearson", "PoincareBall", "PoincareEmbedding", "PointCloud", "PointReport",
-    "PositionSpace", "Radius", "RandomWalks", "Refinement", "Rewiring", "ScaledDotProduct", "SingularMatrixError",
+    "GaussianMixture", "Gradient", "Graph", "GraphReport", "Grid", "GroupSort", "HardAttention", "Healpix",
+    "HeatMethod", "HodgeDecomposition", "HodgeParts", "HodgeStars", "InverseDistance", "Jacobi", "Laplacian",
+    "LatLon", "LearnedTruncation", "LieUnitary", "LinearSolver", "MeshDiffusion", "MeshFileError", "MeshReport",
+    "ModulusReLU", "ModulusSort", "Movable", "NearestNeighbours", "Operator", "Over", "PageRank", "PageRankThreshold",
+    "PageRankTopK", "Pearson", "PoincareBall", "PoincareEmbedding", "PointCloud", "PointReport", "PositionSpace",
+    "Radius", "RandomWalks", "Refinement", "Rewiring", "ScaledDotProduct", "SeparableUnitary", "SingularMatrixError",
     "SkewHermitian", "Softmax", "SparseOperator", "SparsityPattern", "SpatialDifference", "SphericalDual",
     "Squareplus", "Stages", "Stencil", "TriangleMesh", "TwoHop", "UnitaryExponential", "UnitaryGenerator",
     "VectorHeatMethod", "adjacency_of", "barycentric_stars", "batch", "block_diagonal", "boundary_edges",
@@ -101,13 +110,13 @@ __all__ = [
     "dirichlet_energy", "edge_gradient", "eigenpairs", "eigenvector_encoding", "exponential", "exterior_derivative",
     "face_average", "face_gradient", "geodesic_distance", "geodesic_path", "graph_hodge_laplacian", "grid",
     "grid_laplacian", "heat_kernel_signature", "hodge_decomposition", "hodge_laplacian", "hodge_stars", "icosphere",
-    "intrinsic_delaunay_laplacian", "least_squares_gradient", "least_squares_laplacian", "load_mesh", "log_map",
-    "lumped_mass", "magnetic_laplacian", "mass_weighted_norm", "mixed_voronoi_mass", "modulated_gradient",
-    "modulated_laplacian", "named_boundary", "normalized_adjacency", "normalized_laplacian",
+    "intrinsic_delaunay_laplacian", "latitude_weights", "least_squares_gradient", "least_squares_laplacian",
+    "load_mesh", "log_map", "lumped_mass", "magnetic_laplacian", "mass_weighted_norm", "mixed_voronoi_mass",
+    "modulated_gradient", "modulated_laplacian", "named_boundary", "normalized_adjacency", "normalized_laplacian",
     "normalized_magnetic_laplacian", "normalized_signed_laplacian", "pad_channels", "page_rank",
     "point_cloud_laplacian", "random_walk_laplacian", "rayleigh_quotient", "read_mesh", "report_mesh", "resolvent",
     "robust_laplacian", "sampled_product", "signed_laplacian", "sine", "sparse_page_rank", "sparse_product",
-    "spherical_delaunay", "spherical_dual", "subdivide", "symmetric_laplacian", "tangent_basis", "taylor_remainder",
-    "torus", "unit_stars", "vertex_gradient", "wave_degree", "wave_kernel_signature", "wave_propagator",
-    "with_potential", "write_mesh",
+    "sphere_interpolation", "spherical_delaunay", "spherical_dual", "subdivide", "symmetric_laplacian",
+    "tangent_basis", "taylor_remainder", "torus", "unit_stars", "vertex_gradient", "wave_degree",
+    "wave_kernel_signature", "wave_propagator", "with_potential", "write_mesh",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from operators.checks import DomainError, FieldError
-from operators.operator import Operator
+from operators.operator import Operator, _precision_only
 
 
 class SkewHermitian(nn.Module):
@@ -30,6 +31,11 @@ class SkewHermitian(nn.Module):
         if width == 1 and not complex_valued:
             raise DomainError("a real skew matrix of width 1 is zero, so nothing would move: pad the field or use complex")
         self.V = nn.Parameter(scale * torch.randn(width, width, dtype=dtype.to_complex() if complex_valued else dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # nn.Module's .to(float64) would drop the imaginary part of a complex V.
+        moved: Self = super()._apply(_precision_only(fn), recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def forward(self) -> Tensor:
         return (self.V - self.V.mH) / 2

@@ -65,6 +65,14 @@ def gray_scott(module: ModuleType, result: dict[str, float]) -> None:
     assert Path("gray_scott.png").read_bytes().startswith(b"\x89PNG")
 
 
+def learned_generator(module: ModuleType, found: Any) -> None:
+    for name, true in (("tension", module.TENSION), ("stiffness", module.STIFFNESS), ("viscosity", module.VISCOSITY)):
+        assert found[name] == pytest.approx(true, rel=0.02)
+    assert found["error"] < 0.005
+    assert found["energy gained"] < 1e-9
+    assert Path("learned_generator.png").stat().st_size > 10_000
+
+
 def property_test(module: ModuleType, result: dict[str, float]) -> None:
     assert 0 < result["cotangent, in tolerances"] <= 1
     assert result["clamped, in tolerances"] > 1e6
@@ -106,12 +114,13 @@ CLAIMS: dict[str, Callable[[ModuleType, Any], None]] = {
     "gray_scott": gray_scott,
     "initial_heat": initial_heat,
     "learn_diffusivity": learn_diffusivity,
+    "learned_generator": learned_generator,
     "property_test": property_test,
     "stiff_pde": stiff_pde,
     "surface_operators": surface_operators,
 }
 # Longer ones, that walk through a whole package.
-TOURS = {"stiff_pde", "surface_operators"}
+TOURS = {"learned_generator", "stiff_pde", "surface_operators"}
 
 
 def load(name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """Print the Markdown tables of JSON files that commands wrote: python tests/benchmarks/readme_table.py runs/heat/table.json ...
 
-Understands what `neuralpde run heat`, `neuralpde reproduce blend` (several files become one table) and
-`neuralpde bench newcomer|operators|scale|integrators` write with --json.
+Understands what `neuralpde run heat`, `neuralpde reproduce blend|meshpde|weather` (several files become one table),
+`neuralpde reproduce unigraph-heat` and `neuralpde bench newcomer|operators|scale|integrators` write with --json.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 
 NODE_METHODS = ("ours", "blend", "blend-knn", "grand-l", "grand-nl", "gcn", "gat")
 NODE_COSTS = {"parameters": ",.0f", "nfe": ",.0f", "seconds_per_epoch": ".3f", "peak_mb": ",.0f"}
+FORECAST_VARIABLES = ("height", "geopotential 500 hPa", "temperature 850 hPa", "2m_temperature")
 HEAT = {"nrmse": "NRMSE", "rayleigh_error": "Rayleigh error", "parameters": "parameters", "nfe": "NFE", "seconds": "s"}
 
 
@@ -20,7 +21,8 @@ def markdown(record: dict) -> str:
         tables.setdefault(row["table"], []).append(row)
     drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale, "newcomer": newcomer}
     single = [drawn[name](rows) for name, rows in tables.items() if name in drawn]
-    return "\n\n".join([*single, *races(tables), *overheads(tables), *nodes(tables)])
+    several = [races, overheads, nodes, toy_heat, meshpde, forecasts]
+    return "\n\n".join([*single, *(drawn for draw in several for drawn in draw(tables))])
 
 
 def nodes(tables: dict[str, list[dict]]) -> list[str]:
@@ -38,6 +40,68 @@ def nodes(tables: dict[str, list[dict]]) -> list[str]:
         lines.append([f"{dataset}, {split}", f"{published:.1f}", *cells, *cost])
     header = ["accuracy, %", "BLEND (paper)", *(f"`{m}`" for m in columns), "parameters", "NFE", "s/epoch", "MB"]
     return [table(header, lines)] if lines else []
+
+
+def toy_heat(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a method: error and Rayleigh error in 1e-2, on graphs held out and on those trained on, the paper's beside."""
+    found = {name: rows for name, rows in tables.items() if name.startswith("unigraph-heat")}
+    value = {(name, row["method"], row["metric"]): row for name, rows in found.items() for row in rows}
+    lines = []
+    for method in dict.fromkeys(row["method"] for rows in found.values() for row in rows):
+        cells = []
+        for name in found:
+            for metric in ("mse", "mre"):
+                row = value.get((name, method, metric))
+                cells.append("–" if row is None else f"{1e2 * row['value']:.2g}" + spread(1e2 * row["std"], row["n"], ".1g"))
+        paper = [value.get(("unigraph-heat", method, metric), {}).get("published") for metric in ("mse", "mre")]
+        cells.append("–" if paper[0] is None else " / ".join(f"{1e2 * each:.2f}" for each in paper))
+        lines.append([f"`{method}`", *cells])
+    where = {"unigraph-heat": "new graphs", "unigraph-heat-seen": "seen graphs"}
+    header = ["1e-2", *(f"{metric}, {where[name]}" for name in found for metric in ("MSE", "MRE")), "paper"]
+    return [table(header, lines)] if lines else []
+
+
+def meshpde(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a method, one column a table: NRMSE and Rayleigh error."""
+    found = {name: rows for name, rows in tables.items() if name.startswith("meshpde-")}
+    value = {(name, row["method"], row["metric"]): row for name, rows in found.items() for row in rows}
+    lines = []
+    for method in dict.fromkeys(row["method"] for rows in found.values() for row in rows):
+        cells = []
+        for name in found:
+            pair = [value.get((name, method, metric)) for metric in ("nrmse", "rayleigh_error")]
+            cells.append("–" if pair[0] is None else " / ".join(summed(row) for row in pair))
+        lines.append([f"`{method}`", *cells])
+    return [table(["NRMSE / Rayleigh error", *(name.removeprefix("meshpde-") for name in found)], lines)] if lines else []
+
+
+def summed(row: dict) -> str:
+    """A sum over the steps, whose size spans many decades."""
+    if row["value"] is None:
+        return "diverged"
+    size = ".0e" if abs(row["value"]) < 0.05 else ".2f" if row["value"] < 10 else ",.0f"
+    return f"{row['value']:{size}}"
+
+
+def forecasts(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a set, variable and method: RMSE (and correlation) at a few lead times."""
+    rows = [row for name, rows in tables.items() if name.startswith("weather-") for row in rows if "lead_hours" in row]
+    rows = [row for row in rows if row["variable"] in FORECAST_VARIABLES]
+    leads = sorted({row["lead_hours"] for row in rows})
+    shown = [lead for lead in leads if lead in (1, 6, 12, 24, 48, 72, 120, 240)]
+    value = {(row["table"], row["variable"], row["method"], row["metric"], row["lead_hours"]): row["value"] for row in rows}
+    lines = []
+    for name, variable, method in dict.fromkeys((row["table"], row["variable"], row["method"]) for row in rows):
+        cells = []
+        for lead in shown:
+            error, correlation = (value.get((name, variable, method, metric, lead)) for metric in ("rmse", "acc"))
+            cells.append("" if error is None else f"{error:.3g} ({correlation or 0:.2f})")
+        lines.append([f"{name.removeprefix('weather-')}, {variable}", f"`{method}`", *cells])
+    return [table(["RMSE (ACC)", "", *(f"{lead:g} h" for lead in shown)], lines)] if lines else []
+
+
+def spread(std: float, n: int, size: str) -> str:
+    return f" ± {std:{size}}" if n > 1 and std > 0 else ""
 
 
 def races(tables: dict[str, list[dict]]) -> list[str]:

@@ -178,6 +178,37 @@ def test_help(arguments, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("reproduce", "meshpde-hard"),
+        ("reproduce unigraph-heat", "--graphs"),
+        ("reproduce meshpde", "--truth"),
+        ("reproduce meshpde-hard", "--small"),
+        ("reproduce weather", "--set"),
+        ("data", "weather"),
+        ("data meshpde", "--verify"),
+        ("data weather", "--noise"),
+    ],
+)
+def test_help_of_every_command_tells_its_options(words, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*words.split(), "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert told in out
+    assert "For example:" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["data meshpde --conditions 0", "reproduce meshpde --methods nonsense", "reproduce weather --seeds 0"],
+)
+def test_settings_that_cannot_be_are_one_paragraph(words, capsys):
+    assert main(words.split()) == 1
+    assert capsys.readouterr().err.startswith("neuralpde: --")
+
+
+@pytest.mark.parametrize(
     "arguments", [["run", "cold"], ["run", "heat", "--stepz", "3"], ["run", "heat", "--steps", "many"]]
 )
 def test_unknown_words_are_refused(arguments, capsys):

@@ -151,3 +151,13 @@ def test_taylor_remainder_at_the_ends_of_its_range():
     for angle, order in ((-1.0, 2), (1.0, -1)):
         with pytest.raises(ValueError, match="must not be negative"):
             taylor_remainder(angle, order)
+
+
+def test_a_cast_keeps_the_imaginary_part():
+    mixing = SkewHermitian(3, complex_valued=True)
+    before = mixing().detach().clone()
+    mixing.to(torch.float64)
+    assert mixing.V.dtype == torch.complex128
+    # A sum in single precision, and the same in double.
+    assert torch.allclose(mixing().detach(), before.to(torch.complex128), atol=1e-7)
+    assert SkewHermitian(2).to(torch.float64).V.dtype == torch.float64
