@@ -169,7 +169,7 @@ def meshpde(settings: Annotated[MeshpdeSettings, tyro.conf.arg(name="")]) -> Non
 
     neuralpde reproduce meshpde --pde wave --truth surface --data meshes --json wave.json
 
-    neuralpde reproduce meshpde --pde cahn-hilliard --methods zero persistence stencil ours --seeds 1
+    neuralpde reproduce meshpde --pde cahn-hilliard --methods zero persistence stencil-cubic ours --seeds 1
     """
     reproduce_meshpde(settings)
 

@@ -123,6 +123,7 @@ def climatology_of(train: WeatherRecord) -> Climatology:
 def minute_of_day(times: Times) -> Minutes:
     """Minutes after midnight (UTC)."""
     times = np.asarray(times)
+    _check_moments(times)
     minutes: Minutes = ((times - times.astype("datetime64[D]")) // np.timedelta64(1, "m")).astype(np.int64)
     return minutes
 
@@ -130,8 +131,14 @@ def minute_of_day(times: Times) -> Minutes:
 def day_of_year(times: Times) -> Minutes:
     """0 on the first of January, 365 on the last of December of a leap year."""
     times = np.asarray(times)
+    _check_moments(times)
     days: Minutes = (times.astype("datetime64[D]") - times.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
     return days
+
+
+def _check_moments(times: Times) -> None:
+    if np.isnat(times).any():
+        raise WeatherError("a time is missing (NaT)")
 
 
 def _sums(train: WeatherRecord, count: int, group: Callable[[Times], Minutes]) -> tuple[Tensor, Tensor]:

@@ -68,9 +68,7 @@ class ForecastCase:
         """What tells this case from others, values included."""
         parts = []
         for record in (self.train, self.test):
-            values = record.nodes(0, 1).double()
-            last = record.nodes(len(record) - 1).double()
-            sums = [float(part.sum()) for part in (values, values.square(), last, last.square())]
+            sums = [[float(x.sum()), float(x.square().sum())] for _, values in record.blocks() for x in [values.double()]]
             parts.append((record.members, len(record), str(record.times[0]), sums))
         static = float(self.static.double().square().sum())
         return repr((self.name, parts, self.inputs, self.leads, self.stride, [str(v) for v in self.train.variables], static))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from neuralpde.climatology import MeanClimatology, climatology_of
@@ -26,6 +27,8 @@ Told = Callable[[int, int], None]
 
 BRITAIN = "era5_t2m_uk_hourly_201903.npz"
 ENSEMBLE = "era5_ens10_z_t_500_850_global3deg.npz"
+# A store of so many values is read once into memory, of 4 GB; each window of a larger one when it is needed.
+MOST_VALUES = 10**9
 BASELINES = (PersistenceMethod(), ClimatologyMethod(), DampedPersistence())
 
 
@@ -46,8 +49,10 @@ class Prepared:
 
 def shallow_water(data: ShallowWaterSet, path: Path, told: Told) -> Prepared:
     """Simulated shallow water: other trajectories are forecast than are learned from."""
-    records = data.simulate(path, told)
     leads = min(40, 4 * data.days - 4)
+    if leads < 1:
+        raise RunFolderError(f"--days must be at least 2 for three frames and a forecast, not {data.days}")
+    records = data.simulate(path, told)
     static = torch.cat([latitude_features(records.train), records.orography / 1000], dim=1)
     case = ForecastCase(
         name="shallow-water",
@@ -96,6 +101,8 @@ def ensemble(path: Path) -> Prepared:
 def weatherbench(path: Path, variables: tuple[str, ...], cut: str | None, days: int) -> Prepared:
     """A store in WeatherBench 2's layout: the times before the cut are learned from, those after it forecast."""
     record = open_weather(path, tuple(parsed(text) for text in variables))
+    if record.members * len(record) * record.place.num_nodes * len(record.variables) <= MOST_VALUES:
+        record = record.loaded()
     per_day = 24 / record.step_hours
     inputs, leads = 3, max(1, round(days * per_day))
     train, test = record.split(0.75 if cut is None else cut, inputs=inputs)
@@ -103,17 +110,22 @@ def weatherbench(path: Path, variables: tuple[str, ...], cut: str | None, days: 
         raise WeatherError(f"{len(test) - inputs} frames after the cut are too few for {days} days: cut earlier, or fewer --days")
     stride = max(1, round(per_day / 2), (len(test) - inputs - leads) // 60)
     case = ForecastCase("wb2", train, test, inputs, leads, stride, climatology_of(train), latitude_features(train))
-    shown = tuple(h for h in (record.step_hours, 24, 72, 120, 168, 240) if h <= leads * record.step_hours)
+    wanted = np.array([record.step_hours, 24, 72, 120, 168, 240])
+    ends = np.array(case.lead_hours)
+    # Steps need not divide a day.
+    nearest = (float(ends[np.abs(ends - h).argmin()]) for h in wanted if h <= ends[-1] + record.step_hours / 2)
+    shown = tuple(dict.fromkeys(nearest))
     return Prepared(case, (*BASELINES, GCNMethod(), RUniMeshMethod(), PatternOurs(patterns=(20, 40), lag=24)), shown)
 
 
 def shorter(prepared: Prepared, names: tuple[str, ...], steps: int | None) -> Prepared:
-    """With these methods alone, and networks that train for so many steps."""
+    """With these methods alone, beside persistence and climatology, and networks that train for so many steps."""
     by_name = {method.name: method for method in prepared.methods}
     missing = [name for name in names if name not in by_name]
     if missing:
         raise RunFolderError(f"there is no method {', '.join(missing)}: choose among {', '.join(by_name)}")
-    chosen = [by_name[name] for name in names] if names else list(prepared.methods)
+    always = [method.name for method in BASELINES[:2]]
+    chosen = [by_name[name] for name in dict.fromkeys([*always, *names])] if names else list(prepared.methods)
     if steps is not None:
         chosen = [replace(m, steps=steps) if isinstance(m, (GCNMethod, RUniMeshMethod)) else m for m in chosen]
     return replace(prepared, methods=tuple(chosen))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -23,6 +23,8 @@ from operators import TriangleMesh, bumpy, icosphere, load_mesh, torus
 FORMAT = 1
 # Test meshes start from other random numbers than meshes that are trained on.
 TEST_SEED = 1000
+# Starting fields stand on up to six vertices, all different.
+FEWEST = 6
 SUFFIXES = (".ply", ".obj", ".off", ".stl", ".vtk", ".vtu", ".vtp")
 
 Meshes = dict[str, TriangleMesh]
@@ -73,6 +75,10 @@ class Part:
 
     def simulate(self) -> tuple[Case, dict[str, Any]]:
         """The case, and its notes with the numbers of the equation and the versions that made it."""
+        if self.mesh.num_nodes < FEWEST:
+            raise RunFolderError(
+                f"{self.stem}: a mesh of {self.mesh.num_nodes} vertices cannot hold the starting fields: take {FEWEST} or more"
+            )
         threads = torch.get_num_threads()
         # One thread: sums then come in one and the same order on every machine.
         torch.set_num_threads(1)
@@ -116,9 +122,14 @@ def cases(
     Raises:
         RunFolderError: no mesh to train on, or none to test on.
     """
+    return simulated(parts(equation, truth, meshes, seed, conditions, said), cache, said)
+
+
+def simulated(found: Sequence[Part], cache: Path | None = None, said: Said = _silent) -> tuple[list[Case], list[Case]]:
+    """The training and the test cases of `parts`; arguments as for `cases`."""
     train: list[Case] = []
     test: list[Case] = []
-    for part in parts(equation, truth, meshes, seed, conditions, said):
+    for part in found:
         case = made(part, cache)
         said(f"{part.stem}: {part.mesh.num_nodes} vertices, dt = {case.scene.dt:g}")
         (test if part.test else train).append(case)

@@ -70,14 +70,19 @@ class ZarrFile(DataFile):
             group = zarr.open_group(str(temporary), mode="w", zarr_format=2)
             for name, tensor in tensors.items():
                 array = tensor.detach().cpu().numpy()
-                made = group.create_array(name, data=array, chunks=_chunks(array.shape))
+                made = group.create_array(name, data=array, chunks=_chunks(array.shape), config={"write_empty_chunks": True})
                 # What xarray looks for in zarr's second format.
                 made.attrs["_ARRAY_DIMENSIONS"] = list(AXES[name])
             group.attrs["notes"] = json.dumps(notes)
             zarr.consolidate_metadata(str(temporary))
             if path.exists():
                 os.replace(path, old)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                with suppress(OSError):
+                    os.replace(old, path)
+                raise
         except OSError as error:
             raise RunFolderError(f"cannot write {path}: {error.strerror or error}; choose another folder with --out") from error
         finally:
@@ -92,6 +97,10 @@ class ZarrFile(DataFile):
         try:
             group = zarr.open_group(str(path), mode="r")
             notes = json.loads(str(group.attrs["notes"]))
+            # A chunk that is not there would be read as zeros.
+            lost = [name for name in AXES if group[name].nchunks_initialized < group[name].nchunks]
+            if lost:
+                raise ValueError(f"a part of {lost[0]} is missing")
             return {name: torch.from_numpy(group[name][...]) for name in AXES}, notes
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             raise RunFolderError(

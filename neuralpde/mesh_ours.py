@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from neuralpde.files import RunFolderError
+from neuralpde.heat_data import GIVEN_FRAMES
 from neuralpde.mesh_case import Case, Given
 from neuralpde.mesh_method import Fitted, Method, Told
 from neuralpde.mesh_ours_form import Form
 from neuralpde.mesh_ours_linear import Dissipative, Oscillating
 from neuralpde.mesh_ours_phase import Phase
-from neuralpde.mesh_ours_search import FAILURES, SMALL, learn, loss, windows
+from neuralpde.mesh_ours_search import AHEAD, FAILURES, SMALL, learn, loss, windows
 from neuralpde.mesh_ours_transport import Transport
 from neuralpde.metrics import nrmse
 
@@ -75,7 +76,8 @@ class Ours(Method):
             )
 
     def __repr__(self) -> str:
-        return f"Ours({len(self.candidates)} candidates, finalists={self.finalists}, iterations={self.iterations})"
+        known = [_title(candidate) for candidate in self.candidates]
+        return f"Ours({', '.join(known)}; finalists={self.finalists}, iterations={self.iterations})"
 
     def fit(self, cases: Sequence[Case], seed: int, checkpoint: Path, told: Told) -> FittedForm:
         """Learn from the training cases; in seconds, so that nothing is kept in `checkpoint`."""
@@ -83,6 +85,11 @@ class Ours(Method):
             raise RunFolderError("there is no mesh to learn from: give at least one training case")
         seen, unseen = zip(*map(_halves, cases), strict=True)
         few = windows(seen, seed)
+        if not few:
+            raise RunFolderError(
+                f"{cases[0].scene.name} has {cases[0].frames.shape[1]} frames to learn from, and a window takes "
+                f"{GIVEN_FRAMES} given and {AHEAD[-1]} predicted ones: simulate longer"
+            )
         total = len(self.candidates) + self.finalists * self.iterations
         forms: list[tuple[float, int, Form]] = []
         for k, candidate in enumerate(self.candidates):
@@ -93,6 +100,7 @@ class Ours(Method):
                 told(k + 1, total, min(error for error, *_ in forms))
                 if forms[-1][0] == SMALL:
                     break
+        forms = [entry for entry in forms if entry[0] < float("inf")]
         if not forms:
             raise RunFolderError("no form of an equation fits the training cases: look for frames that are not finite")
         reached, learned = float("inf"), []
@@ -149,6 +157,13 @@ def _halves(case: Case) -> tuple[Case, Case]:
     if len(case.frames) == 1:
         return first, first
     return first, Case(case.scene, case.frames[last:], case.clean[last:])
+
+
+def _title(candidate: Candidate) -> str:
+    """The name of a candidate and its settings, which tell it from others."""
+    made, settings = (candidate.func, candidate.keywords) if isinstance(candidate, partial) else (candidate, {})
+    name = getattr(made, "__qualname__", type(made).__qualname__)
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
 def _made(candidate: Candidate, cases: Sequence[Case]) -> Form | None:

@@ -19,6 +19,8 @@ FAILURES = (SolveError, ConvergenceError, ValueError, torch.linalg.LinAlgError) 
 """What a form may raise with coefficients that make no sense."""
 SMALL = 1e-9
 """Squared error from which on single precision is reached."""
+AHEAD = (1, 6)
+"""The frames of a window that are looked at, after the last given one."""
 STRUGGLING = 8
 """Increases of the damping after which no step is to be had."""
 
@@ -40,7 +42,7 @@ class Window:
         return errors.flatten()
 
 
-def windows(cases: Sequence[Case], seed: int, frames: tuple[int, ...] = (1, 6), count: int = 2) -> list[Window]:
+def windows(cases: Sequence[Case], seed: int, frames: tuple[int, ...] = AHEAD, count: int = 2) -> list[Window]:
     """Windows of every trajectory: at its beginning, where all scales are, and at random later."""
     made = []
     for k, case in enumerate(cases):
@@ -66,7 +68,10 @@ def learn(form: Form, seen: Sequence[Window], iterations: int, told: Callable[[i
     for iteration in range(iterations):
         if error < SMALL:
             break
-        gram, slope = _normal(form, seen, learned)
+        try:
+            gram, slope = _normal(form, seen, learned)
+        except FAILURES:
+            return error
         kept = torch.nn.utils.parameters_to_vector(learned).detach().clone()
         scale = gram.diagonal().clamp(min=1e-12 * max(float(gram.diagonal().max()), 1e-300))
         for _ in range(STRUGGLING):

@@ -114,7 +114,11 @@ def _result(
     fields = folder.path / "fields" / f"{part}.safetensors"
     kept = folder.kept(part, identity)
     if kept is not None and (seed > 0 or _readable(fields)):
-        return Result.from_record(kept)
+        try:
+            return Result.from_record(kept)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            damaged = folder.parts / f"{part}.json"
+            raise RunFolderError(f"{damaged} is damaged ({error!r}): delete it and resume, and it is computed anew") from error
     digest = sha256(identity.encode()).hexdigest()[:12]
     began = time.perf_counter()
     try:
@@ -129,7 +133,7 @@ def _result(
         told(str(error))
         fitted = _Diverged()
     result, paths = _rolled_out(method, seed, fitted, test, told)
-    result = result.taking(time.perf_counter() - began)
+    result = result.taking(time.perf_counter() - began + float(getattr(fitted, "earlier", 0.0)))
     if seed == 0:
         write_tensors(fields, paths, {"method": method.name})
     folder.keep(part, identity, result.record())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -87,6 +88,7 @@ class Network(Method):
         def show(training: Training) -> None:
             told(training.step, self.steps, training.losses[-1])
 
+        began = time.perf_counter()
         training = train(
             model,
             loss,
@@ -97,7 +99,8 @@ class Network(Method):
             notes={"method": repr(self)},
             progress=show,
         )
-        return FittedNetwork(model, training.losses)
+        earlier = max(0.0, training.seconds - (time.perf_counter() - began))
+        return FittedNetwork(model, training.losses, earlier)
 
 
 class FittedNetwork(Fitted):
@@ -105,10 +108,12 @@ class FittedNetwork(Fitted):
 
     Args:
         losses: of each training step.
+        earlier: seconds of training before it was resumed.
     """
 
-    def __init__(self, model: SceneModel, losses: Sequence[float]) -> None:
+    def __init__(self, model: SceneModel, losses: Sequence[float], earlier: float = 0.0) -> None:
         self.model = model
+        self.earlier = earlier
         self.losses = list(losses)
 
     @property

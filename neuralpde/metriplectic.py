@@ -16,7 +16,7 @@ from neuralpde.invariants import DirichletEnergy, Invariant, LaplacianInvariant,
 from neuralpde.metriplectic_part import SpectralPart, turned
 from neuralpde.rhs import RightHandSide
 from neuralpde.symmetry import Permutation, RigidMotion, Symmetry
-from neuralpde.waves import fading_swing, as_pair
+from neuralpde.waves import as_pair, fading_swing
 from operators import FieldError, Laplacian, rayleigh_quotient
 from operators.operator import rebuild
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from neuralpde.files import RunFolderError
 from neuralpde.hard_baselines import Cubic, OwnCubic
-from neuralpde.hard_data import TRAJECTORIES, hard_cases
+from neuralpde.hard_data import TRAJECTORIES, hard_cases, hard_meshes
 from neuralpde.hard_ours import (
     HardOurs,
     Isotropic,
@@ -104,6 +104,9 @@ def reproduce_hard(settings: HardSettings, console: Console | None = None) -> li
     """
     folder = RunFolder(settings.out or Path("runs") / TABLE, settings.resume, settings.json, settings.threads)
     folder.check()
+    hard_meshes(settings.data, settings.small)
+    # With its meshes found there is a run to resume; before, nothing may be in the way of another try.
+    folder.make()
     errors = Console(stderr=True)
     train, test = hard_cases(
         settings.data,

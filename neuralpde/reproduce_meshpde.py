@@ -10,7 +10,7 @@ from rich.console import Console
 
 from neuralpde.files import RunFolderError
 from neuralpde.heat_data import TRAIN_CONDITIONS, TRAIN_FRAMES, Truth
-from neuralpde.mesh_data import cases
+from neuralpde.mesh_data import parts, simulated
 from neuralpde.mesh_method import Method
 from neuralpde.mesh_methods import methods_of, published
 from neuralpde.mesh_pde import Pde
@@ -76,9 +76,14 @@ def reproduce_meshpde(settings: MeshpdeSettings, console: Console | None = None)
     folder = RunFolder(settings.out or Path("runs") / settings.table, settings.resume, settings.json, settings.threads)
     folder.check()
     errors = Console(stderr=True)
-    train, test = cases(
-        settings.pde.equation, settings.truth, settings.data, cache=folder.path / "data", said=lambda text: errors.print(text)
-    )
+
+    def said(text: str) -> None:
+        errors.print(text)
+
+    found = parts(settings.pde.equation, settings.truth, settings.data, seed=0, said=said)
+    # From here on there is a run to resume; before, there is nothing in the way of another try.
+    folder.make()
+    train, test = simulated(found, folder.path / "data", said)
     return run_table(
         settings.table,
         settings.chosen,

@@ -35,7 +35,7 @@ class WeatherSettings:
     seeds: int = 3
     """Train the networks with so many seeds."""
     methods: tuple[str, ...] = ()
-    """Methods to run, several after one flag; all of the set's if absent."""
+    """Methods to run beside persistence and climatology, several after one flag; all of the set's if absent."""
     steps: int | None = None
     """Training steps of the networks, instead of their own."""
     variables: tuple[str, ...] = ("geopotential:500", "temperature:850")

@@ -40,6 +40,9 @@ class ClimatologyForecast(Forecast):
 def score(forecast: Forecast, windows: Windows, climatology: Climatology, size: int = 32) -> Scores:
     """RMSE, ACC and bias of a forecast over all windows, weighted by the areas of their place.
 
+    A row at a pole is one node here. Its mean stands for it, as is exact for what has one value at a pole; components of the wind
+    there, which turn with longitude, are lost, where WeatherBench 2 counts each.
+
     Args:
         windows: of the test span.
         climatology: of the training span; anomalies are the differences from it.

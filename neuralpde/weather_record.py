@@ -118,7 +118,7 @@ class WeatherRecord:
             raise WeatherError(
                 f"the values must have shape (K, {wanted}), as times, place and variables say, not {tuple(values.shape)}"
             )
-        times = np.asarray(times).astype("datetime64[ns]")
+        times = moments(times)
         record = cls.over(InMemory(values), place, tuple(variables), times)
         record.fields()
         return record
@@ -203,7 +203,7 @@ class WeatherRecord:
             inputs: the frames before the cut that stand at the head of the second part: its first forecast may start from
                 them, as they are known by then.
         """
-        if isinstance(cut, (int, float)):
+        if isinstance(cut, (int, float, np.number)):
             if not 0 < cut < 1:
                 raise WeatherError(f"the fraction of training frames must lie between 0 and 1, not {cut}")
             index = round(cut * len(self))
@@ -249,20 +249,36 @@ def find_variable(wanted: Variable, present: Sequence[Variable]) -> int:
 
 def regular_times(start: Moment, hours: float, count: int) -> Times:
     """`count` times from `start` on, one every `hours`."""
-    steps = np.round(np.arange(count) * hours * float(HOUR / np.timedelta64(1, "ns"))).astype("timedelta64[ns]")
-    times: Times = moment(start) + steps
+    first, steps = moment(start), np.round(np.arange(count) * hours * float(HOUR / np.timedelta64(1, "ns")))
+    if count and abs(first.astype(np.int64) + steps[-1]) >= 2.0**63:
+        raise WeatherError(f"{count} times every {hours:g} h from {start} on end beyond the year 2262: take fewer")
+    times: Times = first + steps.astype("timedelta64[ns]")
     return times
+
+
+def moments(times: Any) -> Times:
+    """Times in nanoseconds; a WeatherError where these do not reach, before 1678 and after 2261."""
+    times = np.asarray(times)
+    found: Times = times.astype("datetime64[ns]")
+    back = found.astype(times.dtype)
+    wrong = (back != times) & ~np.isnat(times)
+    if wrong.any():
+        raise WeatherError(f"the time {times[wrong].reshape(-1)[0]} lies outside of the years 1678 to 2261, which times can have")
+    return found
 
 
 def moment(value: Any) -> np.datetime64:
     """A time from a text such as "2020-01-01" or "2020-01-01T06"."""
+    if not isinstance(value, (str, np.datetime64)):
+        raise WeatherError(f"{value!r} is not a time: write it as a text, 2020-01-31 or 2020-01-31T18")
     try:
-        found = np.datetime64(value, "ns")
+        exact: Any = np.datetime64(value)
     except ValueError as error:
         raise WeatherError(f"{value!r} is not a time: write it as 2020-01-31 or 2020-01-31T18") from error
-    if np.isnat(found):
+    if np.isnat(exact):
         raise WeatherError("a time is missing (NaT)")
-    return found
+    found: Any = moments(exact)[()]
+    return np.datetime64(found)
 
 
 def regular_step(times: Times) -> np.timedelta64:

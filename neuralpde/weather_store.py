@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralpde.weather_record import Moment, Source, Times, Variable, WeatherError, WeatherRecord, find_variable, moment
+from neuralpde.weather_record import Moment, Source, Times, Variable, WeatherError, WeatherRecord, find_variable, moment, moments
 from neuralpde.weather_samples import era5_sample
 from operators.lat_lon import LatLon
 
@@ -24,6 +25,8 @@ NAMES = {
     "longitude": ("longitude", "lon"),
     "number": ("number", "realization", "member", "ensemble"),
 }
+# The kinds of NumPy types that fields may have: real and whole numbers.
+NUMBERS = "fiu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +49,22 @@ class StoreSource(Source):
             axes = ["number", "time", *(["level"] if levels else []), "latitude", "longitude"]
             if levels:
                 array = array.isel(level=levels)
-            if "number" not in array.dims:
-                array = array.expand_dims(number=self.members)
-            values = array.transpose(*axes).to_numpy()
+            values = self._values(array, axes)
             for index, level in enumerate(levels or [None]):
                 columns[name, level] = values[:, :, index] if levels else values
         # Contiguous, as sums round differently in another order of memory.
         return torch.from_numpy(np.ascontiguousarray(np.stack([columns[channel] for channel in wanted], axis=-1), np.float32))
+
+    def _values(self, array: Any, axes: Sequence[str]) -> Any:
+        try:
+            if "number" not in array.dims:
+                array = array.expand_dims(number=self.members)
+            return array.transpose(*axes).to_numpy()
+        except Exception as error:
+            # Each backend raises what it likes at damaged pieces.
+            where = self.dataset.encoding.get("source", "the store")
+            told = f"{type(error).__name__}: {error}"
+            raise WeatherError(f"{array.name} of {where} cannot be read ({told}): it is damaged, fetch it again") from error
 
 
 def open_weather(
@@ -71,9 +83,11 @@ def open_weather(
     Raises:
         ImportError: without xarray and zarr, `pip install 'neuralpde-toolkit[weather]'`.
         FileNotFoundError: there is nothing at the path.
-        WeatherError: an axis or a variable is missing, times are not regular over the span.
+        WeatherError: an axis or a variable is missing, times are not regular over the span, an axis is not in degrees.
         DomainError: latitudes or longitudes that are out of order or repeated.
     """
+    if variables is not None and not variables:
+        raise WeatherError("no variable is named: name at least one, or leave the choice out for all of them")
     if str(path).endswith(".npz"):
         sample = era5_sample(path).between(start, stop)
         return sample if variables is None else sample.select(variables)
@@ -81,7 +95,7 @@ def open_weather(
     times = dataset["time"].to_numpy()
     if not np.issubdtype(times.dtype, np.datetime64):
         raise WeatherError(f"the times of {path} are of type {times.dtype}, not of the Gregorian calendar: convert them")
-    times = times.astype("datetime64[ns]")
+    times = moments(times)
     first, last = _span(times, start, stop, path)
     present = _channels(dataset)
     if not present:
@@ -110,7 +124,9 @@ def xarray_module() -> Any:
 
 def _opened(path: Path | str) -> Any:
     xarray = xarray_module()
-    remote, path = "://" in str(path), Path(path) if "://" not in str(path) else path
+    # Path("gs://bucket") is gs:/bucket.
+    path = re.sub(r"^(\w{2,}):/+", r"\1://", str(path))
+    remote = "://" in path
     settings: dict[str, Any] = {"chunks": None, "decode_timedelta": False}
     try:
         if remote:
@@ -156,6 +172,8 @@ def _channels(dataset: Any) -> list[tuple[Variable, tuple[str, int | None]]]:
     for name, array in sorted(dataset.data_vars.items()):
         axes = {*array.dims} - {"number"}
         units = str(array.attrs.get("units", ""))
+        if array.dtype.kind not in NUMBERS:
+            continue
         if axes == {"time", "latitude", "longitude"}:
             found.append((Variable(str(name), None, units), (str(name), None)))
         elif axes == {"time", "level", "latitude", "longitude"}:
@@ -173,9 +191,15 @@ def _check_forecasts(dataset: Any, variables: Sequence[Variable], path: Path | s
             if axes - usual or not {"time", "latitude", "longitude"} <= axes:
                 told = ", ".join(map(str, dataset[variable.name].dims))
                 raise WeatherError(f"{variable.name} of {path} lies along ({told}): wanted is (time, level, latitude, longitude)")
+            kind = dataset[variable.name].dtype
+            if kind.kind not in NUMBERS:
+                raise WeatherError(f"{variable.name} of {path} is of type {kind}, not of real numbers: choose another variable")
 
 
 def _axis(dataset: Any, name: str) -> Any:
+    units = str(dataset[name].attrs.get("units", ""))
+    if units.lower().startswith("rad"):
+        raise WeatherError(f"{name} is in {units}, wanted are degrees: convert it, and call its units degrees")
     return dataset[name].to_numpy().astype(np.float64)
 
 

@@ -62,6 +62,10 @@ class SyntheticWeather:
                 raise RunFolderError(f"--{name} must be at least {fewest}, not {getattr(self, name)}")
         if not (math.isfinite(self.hours) and 0 < self.hours <= 24 * self.days):
             raise RunFolderError(f"--hours must be positive and not longer than the days, not {self.hours}")
+        if abs(self.hours * 60 - round(self.hours * 60)) > 1e-6 or self.hours < 1 / 61:
+            raise RunFolderError(f"--hours must be a whole number of minutes, not {self.hours}")
+        if self.seed < 0:
+            raise RunFolderError(f"--seed must be at least 0, not {self.seed}")
         if not (math.isfinite(self.noise) and self.noise >= 0):
             raise RunFolderError(f"--noise must not be negative, not {self.noise}")
 

@@ -25,7 +25,7 @@ FRAMES_A_CHUNK = 64
 BYTES_A_BLOCK = 2**26
 
 
-def write_weather(record: WeatherRecord, path: Path, told: Callable[[int], None] = lambda frames: None) -> str:
+def write_weather(record: WeatherRecord, path: Path | str, told: Callable[[int], None] = lambda frames: None) -> str:
     """Write a record on a latitude–longitude grid as a zarr store in WeatherBench 2's layout, whole or not at all.
 
     Args:
@@ -38,7 +38,7 @@ def write_weather(record: WeatherRecord, path: Path, told: Callable[[int], None]
         RunFolderError: the path is taken, or cannot be written.
         WeatherError: the place is no grid; a variable is there at some levels only; a value is missing.
     """
-    xarray = xarray_module()
+    xarray, path = xarray_module(), Path(path)
     place = record.place
     if not isinstance(place, LatLon):
         raise WeatherError(

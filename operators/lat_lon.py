@@ -64,7 +64,7 @@ class LatLon:
     def wraps(self) -> bool:
         """Whether the last column is a neighbour of the first."""
         steps = self._steps
-        return len(steps) >= 3 and steps[-1] < 180 and bool(steps[-1] <= 1.5 * steps[:-1].max())
+        return len(steps) >= 3 and bool(steps[-1] < 180 and steps[-1] <= 1.5 * steps[:-1].max())
 
     @property
     def num_nodes(self) -> int:

@@ -110,3 +110,9 @@ def test_what_cannot_be_is_refused():
     for window in (0, 2, 367, 3.0):
         with pytest.raises(WeatherError, match="odd number of days"):
             SeasonalClimatology.of(weather(4 * 365), window)
+
+
+def test_a_missing_time_is_refused():
+    for numbered in (minute_of_day, day_of_year):
+        with pytest.raises(WeatherError, match="NaT"):
+            numbered(np.array(["2020-01-01", "NaT"], "datetime64[ns]"))

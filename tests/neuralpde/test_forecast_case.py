@@ -7,7 +7,7 @@ import torch
 from weather_cases import case, turning
 
 from neuralpde.forecast_case import latitude_features
-from neuralpde.weather_record import WeatherError
+from neuralpde.weather_record import WeatherError, WeatherRecord
 
 
 def test_windows_weights_and_leads():
@@ -36,3 +36,12 @@ def test_parts_that_do_not_fit():
         replace(one, static=one.static[1:])
     with pytest.raises(WeatherError, match="same variables"):
         replace(one, test=one.test.every(2))
+
+
+def test_a_change_of_any_frame_is_another_case():
+    before = case(frames=20)
+    record = before.test
+    values = record.nodes().clone()
+    values[1, 9, 3] += 1
+    changed = replace(before, test=WeatherRecord.of(values, record.times, record.place, record.variables))
+    assert changed.fingerprint() != before.fingerprint()

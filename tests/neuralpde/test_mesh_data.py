@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from neuralpde.files import RunFolderError, write_tensors
-from neuralpde.heat_data import FRAMES, Truth, surface
+from neuralpde.heat_data import FRAMES, Truth, initial_fields, published_operator, simulate
 from neuralpde.mesh_data import Part, cases, generated_meshes, made, make, mesh_digest, named_meshes, read_case
 from neuralpde.mesh_equation import CotangentScene
 from neuralpde.mesh_equation_cahn_hilliard import MeshCahnHilliard
 from neuralpde.mesh_equation_heat import MeshHeat
 from neuralpde.mesh_equation_wave import MeshWave
 from neuralpde.mesh_manifest import Manifest
-from operators import bumpy, icosphere
+from operators import TriangleMesh, bumpy, icosphere
 
 DATA = os.environ.get("NEURALPDE_DATA")
 
@@ -53,14 +53,15 @@ def test_test_meshes_start_from_other_numbers(surfaces):
     assert not torch.equal(first.simulate()[0].frames, second.simulate()[0].frames)
 
 
-def test_heat_is_that_of_the_main_job(tmp_path):
+def test_heat_is_that_of_the_main_job():
+    """The same surfaces, starting fields and scheme; where the paper has no time step, with that of its meshes as a rate."""
     train, test = cases(MeshHeat(), Truth.PUBLISHED, conditions=1)
-    mesh = bumpy(icosphere(3), 0.2)
-    assert torch.equal(train[0].frames, surface("bumpy-sphere", mesh, Truth.PUBLISHED, 1, 0, tmp_path / "a", lambda: None).frames)
-    mesh = bumpy(icosphere(3, radius=2.0), 0.35, bumps=9, seed=2)
-    assert torch.equal(
-        test[0].frames, surface("unseen-sphere", mesh, Truth.PUBLISHED, 1, 1000, tmp_path / "b", lambda: None).frames
-    )
+    unseen = bumpy(icosphere(3, radius=2.0), 0.35, bumps=9, seed=2)
+    for case, mesh, seed in ((train[0], bumpy(icosphere(3), 0.2), 0), (test[0], unseen, 1000)):
+        laplacian = published_operator(mesh)
+        start = initial_fields(mesh, Truth.PUBLISHED, 1, seed)
+        assert torch.equal(case.frames, simulate(laplacian, case.scene.dt, start, Truth.PUBLISHED).float())
+        assert case.scene.dt * float(laplacian.diagonal().mean()) == pytest.approx(0.025)
 
 
 def test_generated_meshes_are_of_the_seed():
@@ -183,3 +184,11 @@ def test_a_real_mesh_that_is_no_manifold():
     case = Part(MeshHeat(), Truth.PUBLISHED, "spider", train["spider"], False, 0, 1).simulate()[0]
     assert case.scene.dt == 3e-5
     assert bool(torch.isfinite(case.frames).all())
+
+
+@pytest.mark.parametrize("equation", [MeshHeat(), MeshWave(), MeshCahnHilliard()])
+def test_a_mesh_too_small_for_the_starting_fields(equation):
+    corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+    tetrahedron = TriangleMesh(corners, torch.tensor([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]]))
+    with pytest.raises(RunFolderError, match="4 vertices"):
+        Part(equation, Truth.SURFACE, "sphere", tetrahedron, False, 0).simulate()

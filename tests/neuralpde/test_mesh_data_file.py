@@ -1,6 +1,8 @@
 """What is written is read; half files and foreign ones are refused; sums tell contents."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,3 +82,37 @@ def test_without_zarr(monkeypatch):
     with pytest.raises(RunFolderError, match=r"neuralpde-toolkit\[weather\]"):
         ZarrFile().check()
     SafetensorsFile().check()
+
+
+def test_a_lost_chunk_is_damage_and_not_zeros(tmp_path):
+    pytest.importorskip("zarr")
+    path = tmp_path / "x.zarr"
+    tensors = {**TENSORS, "frames": TENSORS["frames"].clone()}
+    tensors["frames"][-1] = 0
+    ZarrFile().write(path, tensors, NOTES)
+    read, _ = ZarrFile().read(path)
+    # Zeros that were written are no damage.
+    assert torch.equal(read["frames"], tensors["frames"])
+    chunk = max(inner for inner in (path / "frames").iterdir() if inner.name[0].isdigit())
+    chunk.unlink()
+    with pytest.raises(RunFolderError, match="a part of frames is missing"):
+        ZarrFile().read(path)
+
+
+def test_what_was_there_stays_where_the_new_cannot_be_put(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    path = tmp_path / "x.zarr"
+    ZarrFile().write(path, TENSORS, NOTES)
+    replace = os.replace
+
+    def fails(source, target):
+        if str(source).endswith(".tmp") and Path(target) == path:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(RunFolderError, match="No space left"):
+        ZarrFile().write(path, {**TENSORS, "frames": TENSORS["frames"] + 1}, NOTES)
+    read, _ = ZarrFile().read(path)
+    assert torch.equal(read["frames"], TENSORS["frames"])
+    assert [inner.name for inner in tmp_path.iterdir()] == ["x.zarr"]

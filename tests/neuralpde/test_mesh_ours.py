@@ -131,3 +131,19 @@ def test_frames_that_are_not_finite():
     cases = [Case(case.scene, case.frames * float("nan"), case.frames) for case in heat()]
     with pytest.raises(RunFolderError, match="finite"):
         fitted(cases)
+
+
+def test_too_few_frames_for_a_window():
+    with pytest.raises(RunFolderError, match="5 given and 6 predicted"):
+        fitted([case.first(2, 10) for case in heat()])
+
+
+def test_other_candidates_are_another_identity():
+    assert repr(Ours(candidates=CANDIDATES[:2])) != repr(Ours(candidates=CANDIDATES[1:3]))
+    assert repr(Ours()) == repr(Ours())
+
+
+def test_forms_that_cannot_be_solved_are_named(monkeypatch):
+    monkeypatch.setattr("neuralpde.mesh_ours.loss", lambda form, seen: float("inf"))
+    with pytest.raises(RunFolderError, match="not finite"):
+        fitted(heat())

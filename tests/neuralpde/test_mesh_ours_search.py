@@ -10,6 +10,7 @@ from neuralpde.mesh_ours_linear import Dissipative
 from neuralpde.mesh_ours_search import Window, _normal, learn, loss, windows
 from neuralpde.metriplectic import MetriplecticFlow
 from operators import icosphere, torus
+from operators.checks import ConvergenceError
 
 SCENES = [
     Scene("ball", icosphere(1).to(torch.float32), 0.02, Truth.SURFACE),
@@ -94,3 +95,14 @@ def test_a_form_that_cannot_be_solved_is_infinitely_wrong(cases):
         form.flow.root.fill_(float("nan"))
     assert loss(form, windows(cases, 0)) == float("inf")
     assert isinstance(windows(cases, 0)[0], Window)
+
+
+def test_a_form_whose_gradient_fails_stays_as_it_is(cases, monkeypatch):
+    def fails(*given):
+        raise ConvergenceError("more products than there are")
+
+    monkeypatch.setattr("neuralpde.mesh_ours_search._normal", fails)
+    form = Dissipative(SCENES[0], [0.8, 0.2], False)
+    before, seen = form.flow.root.detach().clone(), windows(cases, 0)
+    assert learn(form, seen, 3, lambda iteration, error: None) == loss(form, seen)
+    assert torch.equal(form.flow.root, before)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from neuralpde.files import RunFolderError
+from neuralpde.files import RunFolderError, read_tensors, write_tensors
 from neuralpde.mesh_baselines import Persistence, Untrained, Zero
 from neuralpde.mesh_baselines_stencils import OwnRate, Rate
 from neuralpde.mesh_networks_gcn import Gcn
@@ -18,7 +18,7 @@ from neuralpde.mesh_table import run_table
 from neuralpde.metrics import PublishedRayleigh, nrmse, rayleigh_error, smape
 from neuralpde.run_folder import RunFolder
 from neuralpde.testing_mesh_cases import small_case
-from operators import bumpy, icosphere, torus
+from operators import TriangleMesh, bumpy, icosphere, torus
 
 GCN = Gcn(width=6, layers=2, steps=6)
 
@@ -166,3 +166,47 @@ def test_a_rollout_of_the_wrong_shape_is_an_error(train, test, tmp_path):
 
     with pytest.raises(ValueError, match="zero rolled out"):
         run(RunFolder(tmp_path / "run"), [Short()], train, test)
+
+
+def test_seconds_before_a_kill_count(without_report, train, test, tmp_path):
+    """The checkpoint has them; a resumed run would else show an hour of training as a moment."""
+    folder = RunFolder(tmp_path / "run", resume=True)
+    run(folder, [GCN], train, test, seeds=1)
+    (weights,) = (folder.path / "weights").iterdir()
+    tensors, notes = read_tensors(weights)
+    write_tensors(weights, tensors, notes | {"seconds": 3600.0})
+    (folder.parts / "gcn-0.json").unlink()
+    rows, _ = run(folder, [GCN], train, test, seeds=1)
+    assert 3600 <= rows["gcn", "seconds"]["value"] < 3700
+
+
+def test_a_damaged_result_is_named(without_report, train, test, tmp_path):
+    folder = RunFolder(tmp_path / "run", resume=True)
+    run(folder, [Zero()], train, test)
+    path = folder.parts / "zero-0.json"
+    content = json.loads(path.read_text())
+    del content["result"]["rollouts"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunFolderError, match=r"zero-0\.json is damaged"):
+        run(folder, [Zero()], train, test)
+
+
+@pytest.mark.parametrize("changed", ["vertices", "dt", "frames", "test frames", "settings"])
+def test_the_identity_changes_with_all_that_a_result_depends_on(changed, without_report, train, test, tmp_path):
+    folder = RunFolder(tmp_path / "run", resume=True)
+    run(folder, [Rate()], train, test)
+    case, other, method = train[0], test[0], Rate()
+    if changed == "vertices":
+        vertices = case.scene.mesh.vertices.clone()
+        vertices[0] *= 1 + 1e-6
+        case = replace(case, scene=replace(case.scene, mesh=TriangleMesh(vertices, case.scene.mesh.faces)))
+    elif changed == "dt":
+        case = replace(case, scene=replace(case.scene, dt=case.scene.dt * (1 + 1e-15)))
+    elif changed == "frames":
+        case = replace(case, frames=case.frames + torch.eye(case.frames.shape[2])[0][:, None] * 1e-6)
+    elif changed == "test frames":
+        other = other.first(1, 20)
+    else:
+        method = Rate(order=2)
+    with pytest.raises(RunFolderError, match="other settings or data"):
+        run(folder, [method], [case, *train[1:]], [other])

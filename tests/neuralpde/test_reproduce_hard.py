@@ -1,11 +1,13 @@
 """`neuralpde reproduce meshpde-hard`, reduced: ours has at most half the error of the best baseline."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import neuralpde.reproduce_hard as module
 from neuralpde.files import RunFolderError
 from neuralpde.reproduce_hard import HardSettings, hard_methods, reproduce_hard
 
@@ -52,3 +54,22 @@ def test_another_data_seed_is_other_data(tmp_path):
         rows = reproduce_hard(settings, Console(file=io.StringIO()))
         values.append(next(row["value"] for row in rows if row["metric"] == "nrmse"))
     assert values[0] != values[1]
+
+
+def test_a_run_killed_while_it_simulates_goes_on(tmp_path, monkeypatch):
+    settings = HardSettings(small=True, seeds=1, methods=("zero",), out=tmp_path / "run")
+    with monkeypatch.context() as killed:
+        killed.setattr(module, "hard_cases", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce_hard(settings)
+    assert reproduce_hard(replace(settings, resume=True), Console(file=io.StringIO()))
+
+
+def interrupted(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_a_wrong_folder_leaves_nothing_in_the_way(tmp_path):
+    with pytest.raises(RunFolderError, match=r"there is no mesh sphere\.ply"):
+        reproduce_hard(HardSettings(data=tmp_path, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from io import StringIO
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
 from neuralpde.files import RunFolderError
 from neuralpde.heat_data import Truth
+from neuralpde.mesh_baselines import Persistence
 from neuralpde.mesh_pde import Pde
 from neuralpde.reproduce_meshpde import MeshpdeSettings, reproduce_meshpde
 from operators import bumpy, icosphere
@@ -67,3 +69,39 @@ def test_a_folder_in_use_is_refused_before_anything_is_computed(meshes, tmp_path
         reproduce_meshpde(MeshpdeSettings(data=meshes, out=tmp_path / "run"))
     with pytest.raises(RunFolderError, match="no folder"):
         reproduce_meshpde(MeshpdeSettings(data=tmp_path / "absent", out=tmp_path / "other"))
+
+
+def test_a_run_killed_while_it_simulates_goes_on(meshes, tmp_path, monkeypatch):
+    monkeypatch.setattr("neuralpde.mesh_table.write_mesh_report", lambda *given: None)
+    settings = MeshpdeSettings(data=meshes, methods=("zero",), out=tmp_path / "run")
+    with monkeypatch.context() as killed:
+        killed.setattr("neuralpde.mesh_data.make", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    assert run(replace(settings, resume=True))[0]["zero", "nrmse"]["value"] == pytest.approx(196, rel=1e-3)
+
+
+def test_a_wrong_folder_of_meshes_leaves_nothing_in_the_way(meshes, tmp_path):
+    with pytest.raises(RunFolderError, match="no folder"):
+        run(MeshpdeSettings(data=tmp_path / "absent", out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_methods_see_the_training_cut_and_five_frames_alone(meshes, tmp_path, monkeypatch):
+    monkeypatch.setattr("neuralpde.mesh_table.write_mesh_report", lambda *given: None)
+    fits, rollouts = [], []
+
+    class Spy(Persistence):
+        def fit(self, cases, seed, checkpoint, told):
+            fits.extend(cases)
+            return self
+
+        def rollout(self, given, steps):
+            rollouts.append((given, steps))
+            return super().rollout(given, steps)
+
+    monkeypatch.setattr("neuralpde.reproduce_meshpde.methods_of", lambda *given: [Spy()])
+    run(MeshpdeSettings(data=meshes, out=tmp_path / "run"))
+    assert [case.scene.name for case in fits] == ["sphere"]
+    assert fits[0].frames.shape[:2] == fits[0].clean.shape[:2] == (3, 151)
+    assert [(given.scene.name, given.frames.shape[:2], steps) for given, steps in rollouts] == [("spot_low", (5, 5), 196)]

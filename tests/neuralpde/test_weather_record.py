@@ -141,3 +141,18 @@ def test_times_are_regular():
 def test_shapes_are_checked():
     with pytest.raises(WeatherError, match=r"\(K, 12, 5, 6, 3\)"):
         WeatherRecord.of(torch.zeros(1, 11, 5, 6, 3), regular_times("2020-01-01", 1, 12), GRID, [Z500, T850, T2M])
+
+
+@pytest.mark.parametrize("far", ["1600-01-01", "9999-12-31", np.datetime64("2300-01-01")])
+def test_times_beyond_nanoseconds_do_not_wrap_around(far):
+    with pytest.raises(WeatherError, match="outside of the years 1678 to 2261"):
+        moment(far)
+    with pytest.raises(WeatherError, match="outside of the years"):
+        regular_times(far, 6, 3)
+
+
+def test_a_number_is_no_time_and_a_long_row_of_times_ends():
+    with pytest.raises(WeatherError, match="write it as a text"):
+        moment(20200101)
+    with pytest.raises(WeatherError, match="beyond the year 2262"):
+        regular_times("2018-01-01", 24, 200000)

@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +189,40 @@ def test_the_extra_is_named(monkeypatch, tmp_path, absent):
     importlib.invalidate_caches()
     with pytest.raises(ImportError, match=r"pip install 'neuralpde-toolkit\[weather\]'"):
         open_weather(tmp_path)
+
+
+def test_a_damaged_piece_is_named(tmp_path):
+    path = stored(dataset(), tmp_path)
+    chunk = next((path / "2m_temperature").glob("[0-9]*"))
+    chunk.write_bytes(chunk.read_bytes()[:40])
+    with pytest.raises(WeatherError, match=r"2m_temperature of .*store\.zarr cannot be read .*fetch it again"):
+        open_weather(path).nodes()
+
+
+def test_no_variable_is_refused(tmp_path):
+    with pytest.raises(WeatherError, match="no variable is named"):
+        open_weather(stored(dataset(), tmp_path), [])
+
+
+def test_radians_are_refused(tmp_path):
+    data = dataset()
+    data = data.assign_coords(latitude=("latitude", np.deg2rad(data.latitude.values), {"units": "radians"}))
+    refused(tmp_path, data, WeatherError, "latitude is in radians, wanted are degrees")
+
+
+@pytest.mark.parametrize("kind", ["U5", "complex64", "datetime64[ns]"])
+def test_what_is_not_a_number_is_no_variable(tmp_path, kind):
+    data = dataset()
+    data["flag"] = (data["2m_temperature"].dims, np.zeros((COUNT, 7, 8)).astype(kind))
+    path = stored(data, tmp_path)
+    assert "flag" not in [variable.name for variable in open_weather(path).variables]
+    with pytest.raises(WeatherError, match=r"flag of .* not of real numbers"):
+        open_weather(path, [Variable("flag")])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_address_stays_one(monkeypatch, kind):
+    asked = []
+    monkeypatch.setattr(xarray, "open_dataset", lambda path, **settings: asked.append(path) or dataset())
+    assert len(open_weather(kind("gs://bucket/era5.zarr"))) == COUNT
+    assert asked == ["gs://bucket/era5.zarr"], "a Path loses a slash"

@@ -88,7 +88,19 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"rows": 2}, {"columns": 2}, {"days": 0}, {"waves": 0}, {"hours": 0}, {"hours": 1e9}, {"noise": -1}]
+    "change",
+    [
+        {"rows": 2},
+        {"columns": 2},
+        {"days": 0},
+        {"waves": 0},
+        {"hours": 0},
+        {"hours": 1e9},
+        {"hours": 1 / 7},
+        {"hours": 1e-9},
+        {"noise": -1},
+        {"seed": -1},
+    ],
 )
 def test_bad_settings_are_refused(change):
     with pytest.raises(RunFolderError, match=f"--{next(iter(change))} must"):

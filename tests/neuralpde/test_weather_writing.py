@@ -35,7 +35,7 @@ def weather(count=150, members=1):
 def test_what_is_written_is_read(tmp_path, monkeypatch, members, block):
     monkeypatch.setattr(weather_writing, "BYTES_A_BLOCK", block)
     record, path, told = weather(members=members), tmp_path / "folder" / "store.zarr", []
-    checksum = write_weather(record, path, told.append)
+    checksum = write_weather(record, str(path), told.append)
     assert told == ([64, 128, 150] if block == 1 else [150])
     again = open_weather(path)
     assert (again.members, again.place.shape) == (members, (5, 6))

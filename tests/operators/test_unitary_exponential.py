@@ -248,3 +248,27 @@ def test_refusals_name_cause_and_cure():
         UnitaryExponential(A, W) @ torch.ones(12, 3, dtype=torch.float64)
     with pytest.raises(FieldError, match="complex"):
         UnitaryExponential(A, skew(2, torch.complex128)) @ torch.ones(12, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_quarter_ulp_keeps_norm_and_energy_over_a_thousand_steps_in_single_precision(width):
+    """At this angle the tail that the default tolerance cuts would add up to more than ten times as much."""
+    A = symmetric_laplacian(torus(8, 6).graph()).complement().to(torch.float32)
+    flow = UnitaryExponential(A, skew(width, torch.float32, 0.1), tolerance=torch.finfo(torch.float32).eps / 4)
+    x, wide = torch.randn(48, width), A.matrix().double()
+
+    def measured(y):
+        y = y.double()
+        return float(y.norm()), float((y * (wide @ y)).sum())
+
+    before = measured(x)
+    for _ in range(1000):
+        x = flow(x)
+    norm, energy = measured(x)
+    assert abs(norm / before[0] - 1) <= 2e-6
+    assert abs(energy - before[1]) <= 4e-6 * before[0] ** 2
+
+
+def test_no_channels_are_refused():
+    with pytest.raises(DomainError, match="square"):
+        UnitaryExponential(symmetric_laplacian(torus(8, 6).graph()), torch.zeros(0, 0))
