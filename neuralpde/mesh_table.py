@@ -18,7 +18,6 @@ from neuralpde.files import RunFolderError, read_tensors, write_tensors
 from neuralpde.heat_data import GIVEN_FRAMES
 from neuralpde.mesh_case import Case
 from neuralpde.mesh_method import Fitted, Method
-from neuralpde.mesh_report import print_table, write_mesh_report
 from neuralpde.mesh_results import METRICS, Result, fingerprint, kept_frames, rows_of
 from neuralpde.metrics import PublishedRayleigh, mass_error, nrmse, rayleigh_error, smape
 from neuralpde.run_folder import RunFolder
@@ -80,6 +79,9 @@ def run_table(
             progress.update(task, note=_summary(results[method.name]))
     rows = rows_of(table, results, published or {})
     folder.finish(rows)
+    # `import neuralpde` brings this module, but not matplotlib before something is drawn.
+    from neuralpde.mesh_report import print_table, write_mesh_report
+
     write_mesh_report(table, results, rows, train, test, folder)
     print_table(table, rows, [case.scene.name for case in test], console)
     console.print(f"report: {folder.path / 'report.html'}")

@@ -66,11 +66,12 @@ def meshpde(tables: dict[str, list[dict]]) -> list[str]:
     found = {name: rows for name, rows in tables.items() if name.startswith("meshpde-")}
     value = {(name, row["method"], row["metric"]): row for name, rows in found.items() for row in rows}
     lines = []
-    for method in dict.fromkeys(row["method"] for rows in found.values() for row in rows):
+    rows_of = dict.fromkeys(row["method"] for rows in found.values() for row in rows)
+    for method in sorted(rows_of, key=lambda method: method == "ours"):
         cells = []
         for name in found:
             pair = [value.get((name, method, metric)) for metric in ("nrmse", "rayleigh_error")]
-            cells.append("–" if pair[0] is None else " / ".join(summed(row) for row in pair))
+            cells.append("–" if pair[0] is None else " / ".join(dict.fromkeys(summed(row) for row in pair)))
         lines.append([f"`{method}`", *cells])
     return [table(["NRMSE / Rayleigh error", *(name.removeprefix("meshpde-") for name in found)], lines)] if lines else []
 
@@ -79,7 +80,7 @@ def summed(row: dict) -> str:
     """A sum over the steps, whose size spans many decades."""
     if row["value"] is None:
         return "diverged"
-    size = ".0e" if abs(row["value"]) < 0.05 else ".2f" if row["value"] < 10 else ",.0f"
+    size = ".0e" if not 0.05 <= abs(row["value"]) < 1e4 else ".2f" if row["value"] < 10 else ",.0f"
     return f"{row['value']:{size}}"
 
 

@@ -36,7 +36,7 @@ def test():
 @pytest.fixture
 def without_report(monkeypatch):
     """Pictures take longer than all the rest."""
-    monkeypatch.setattr("neuralpde.mesh_table.write_mesh_report", lambda *given: None)
+    monkeypatch.setattr("neuralpde.mesh_report.write_mesh_report", lambda *given: None)
 
 
 def run(folder, methods, train, test, **more):

@@ -31,7 +31,7 @@ def run(settings):
 @pytest.mark.parametrize(("pde", "truth"), [(Pde.HEAT, Truth.PUBLISHED), (Pde.WAVE, Truth.SURFACE)])
 def test_a_run(pde, truth, meshes, tmp_path, monkeypatch):
     # A report is drawn in the tests of the table.
-    monkeypatch.setattr("neuralpde.mesh_table.write_mesh_report", lambda *given: None)
+    monkeypatch.setattr("neuralpde.mesh_report.write_mesh_report", lambda *given: None)
     names = ("zero", "persistence", "stencil-rate", "implicit-euler", "gcn")
     settings = MeshpdeSettings(
         pde=pde, truth=truth, data=meshes, methods=names, seeds=1, steps=2, out=tmp_path / "run", json=tmp_path / "rows.json"
@@ -72,7 +72,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_computed(meshes, tmp_path
 
 
 def test_a_run_killed_while_it_simulates_goes_on(meshes, tmp_path, monkeypatch):
-    monkeypatch.setattr("neuralpde.mesh_table.write_mesh_report", lambda *given: None)
+    monkeypatch.setattr("neuralpde.mesh_report.write_mesh_report", lambda *given: None)
     settings = MeshpdeSettings(data=meshes, methods=("zero",), out=tmp_path / "run")
     with monkeypatch.context() as killed:
         killed.setattr("neuralpde.mesh_data.make", Mock(side_effect=KeyboardInterrupt))
@@ -88,7 +88,7 @@ def test_a_wrong_folder_of_meshes_leaves_nothing_in_the_way(meshes, tmp_path):
 
 
 def test_methods_see_the_training_cut_and_five_frames_alone(meshes, tmp_path, monkeypatch):
-    monkeypatch.setattr("neuralpde.mesh_table.write_mesh_report", lambda *given: None)
+    monkeypatch.setattr("neuralpde.mesh_report.write_mesh_report", lambda *given: None)
     fits, rollouts = [], []
 
     class Spy(Persistence):
