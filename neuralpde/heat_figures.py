@@ -24,7 +24,7 @@ from neuralpde.heat_data import GIVEN_FRAMES, Surface
 from neuralpde.heat_models import TITLES
 from neuralpde.heat_rollout import Outcome
 from neuralpde.metrics import PublishedRayleigh
-from operators import robust_laplacian
+from operators import TriangleMesh, robust_laplacian
 
 FLOWS = ("relaxed", "beltrami", "difference")
 STYLE = {
@@ -52,7 +52,7 @@ def loss_curves(path: Path, losses: Mapping[str, Sequence[float]]) -> None:
     axes.set(xlabel="training step", ylabel="squared error / persistence's (running mean)")
     axes.legend(fontsize=8, ncols=2)
     axes.grid(alpha=0.25)
-    _save(figure, path)
+    save(figure, path)
 
 
 def rayleigh_curves(path: Path, outcomes: Sequence[Outcome], surfaces: Sequence[Surface]) -> None:
@@ -111,14 +111,15 @@ def error_map(path: Path, outcomes: Sequence[Outcome], item: Surface) -> None:
     figure = plt.figure(figsize=(3.4 * columns, 3.7 * lines), layout="constrained")
     for k, (title, values, scale) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, k + 1, projection="3d")
-        _paint(axes, item, values, scale)
+        paint(axes, item.mesh, values, scale)
         axes.set_title(title, fontsize=10)
         figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.75, pad=0.0, aspect=30)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _paint(axes: Any, item: Surface, values: NDArray[Any], scale: ScalarMappable) -> None:
-    points, faces = item.mesh.arrays
+def paint(axes: Any, mesh: TriangleMesh, values: NDArray[Any], scale: ScalarMappable) -> None:
+    """Draw a mesh in the colours of its vertices' values, (n,), with a little light."""
+    points, faces = mesh.arrays
     # Looking along the direction of least extent shows the most of a surface.
     centred = points - points.mean(0)
     _, _, axes_of_inertia = np.linalg.svd(centred, full_matrices=False)
@@ -128,9 +129,9 @@ def _paint(axes: Any, item: Surface, values: NDArray[Any], scale: ScalarMappable
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     light = np.abs(normals @ np.array([0.3, -0.8, 0.5])) / np.maximum(np.linalg.norm(normals, axis=1), 1e-300)
     shade = 0.75 + 0.25 * np.clip(light, 0, 1)
-    paint = np.asarray(scale.to_rgba(values[faces].mean(1)))
-    paint[:, :3] *= shade[:, None]
-    axes.add_collection3d(Poly3DCollection(corners, facecolors=paint, linewidths=0))
+    colours = np.asarray(scale.to_rgba(values[faces].mean(1)))
+    colours[:, :3] *= shade[:, None]
+    axes.add_collection3d(Poly3DCollection(corners, facecolors=colours, linewidths=0))
     low, high = turned.min(0), turned.max(0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
     axes.set_box_aspect(np.maximum(high - low, 1e-6 * np.max(high - low)), zoom=1.2)
@@ -144,9 +145,10 @@ def _grid(path: Path, surfaces: Sequence[Surface], draw: Callable[[Axes, Surface
         draw(axes, item)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure atomically, and close it."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
     plt.close(figure)

@@ -102,10 +102,7 @@ def published_step(name: str, steps: dict[str, float], limit: float, courant: fl
 
 
 def mean_rate_step(laplacian: Laplacian) -> float:
-    """dt with dt · mean L_ii = 0.025, so that a frame changes as much as on the paper's meshes, and dt λ_max ≤ 1.
-
-    With the paper's steps dt · mean S_ii is 0.008 to 0.07 (heat; dt² for waves), on its test mesh 0.027.
-    """
+    """dt (dt² for waves) with dt · mean L_ii = 0.025, about the rate of the paper's meshes with its steps, and dt λ_max ≤ 1."""
     return min(PAPER_MEAN_RATE / float(laplacian.diagonal().mean()), 1 / laplacian.largest_eigenvalue())
 
 

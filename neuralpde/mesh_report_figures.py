@@ -15,13 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralpde.files import write_atomically
 from neuralpde.heat_data import GIVEN_FRAMES
+from neuralpde.heat_figures import paint, save
 from neuralpde.mesh_case import Case
 from neuralpde.mesh_results import Result
 from neuralpde.metrics import PublishedRayleigh
@@ -54,7 +52,7 @@ def loss_curves(path: Path, results: Results) -> None:
     axes.set(xlabel="training step", ylabel="loss")
     axes.legend(fontsize=8, ncols=2)
     axes.grid(alpha=0.25)
-    _save(figure, path)
+    save(figure, path)
 
 
 def rayleigh_curves(path: Path, results: Results, test: Sequence[Case]) -> None:
@@ -108,10 +106,10 @@ def error_map(path: Path, fields: Fields, case: Case) -> None:
     figure = plt.figure(figsize=(3.4 * columns, 3.7 * lines), layout="constrained")
     for k, (title, values, scale) in enumerate(panels):
         axes = figure.add_subplot(lines, columns, k + 1, projection="3d")
-        _paint(axes, case, values, scale)
+        paint(axes, case.scene.mesh, values, scale)
         axes.set_title(title, fontsize=10)
         figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.75, pad=0.0, aspect=30)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _looks(results: Results) -> dict[str, dict[str, Any]]:
@@ -137,34 +135,10 @@ def _finite(values: Sequence[float]) -> NDArray[Any]:
     return np.where(np.isfinite(array), array, np.nan)
 
 
-def _paint(axes: Any, case: Case, values: NDArray[Any], scale: ScalarMappable) -> None:
-    points, faces = case.scene.mesh.arrays
-    # Looking along the direction of least extent shows the most of a surface.
-    centred = points - points.mean(0)
-    _, _, axes_of_inertia = np.linalg.svd(centred, full_matrices=False)
-    turned = (centred @ axes_of_inertia.T)[:, [0, 2, 1]]
-    corners = turned[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    light = np.abs(normals @ np.array([0.3, -0.8, 0.5])) / np.maximum(np.linalg.norm(normals, axis=1), 1e-300)
-    paint = np.asarray(scale.to_rgba(values[faces].mean(1)))
-    paint[:, :3] *= (0.75 + 0.25 * np.clip(light, 0, 1))[:, None]
-    axes.add_collection3d(Poly3DCollection(corners, facecolors=paint, linewidths=0))
-    low, high = turned.min(0), turned.max(0)
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axes.set_box_aspect(np.maximum(high - low, 1e-6 * np.max(high - low)), zoom=1.2)
-    axes.view_init(elev=18, azim=-75)
-    axes.set_axis_off()
-
-
 def _grid(path: Path, cases: Sequence[Case], draw: Callable[[Axes, Case], None]) -> None:
     figure, grid = plt.subplots(1, len(cases), figsize=(5.2 * len(cases), 4.8), layout="constrained", squeeze=False)
     for axes, case in zip(grid[0], cases, strict=True):
         draw(axes, case)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=max(2, 3 * len(cases)), fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
-    plt.close(figure)
+    save(figure, path)
