@@ -13,9 +13,17 @@ from operators.chebyshev import ChebyshevFilter, chebyshev_filter
 from operators.checks import ConvergenceError, DomainError, DomainWarning, FieldError
 from operators.clique import clique_complex, graph_hodge_laplacian
 from operators.connection import connection_laplacian, tangent_basis
+from operators.consistent import ConsistentGradient, ConsistentLaplacian, ConsistentStencil
+from operators.consistent_corrections import Correction, FreeCorrection, NetworkCorrection
+from operators.consistent_difference import ConsistentDifference
+from operators.consistent_kernels import CosineKernel, GaussianKernel, Kernel, PolyharmonicKernel
+from operators.consistent_moments import Moments
+from operators.consistent_positive import PositiveLaplacian, PositiveMoments
 from operators.deepwalk import DeepWalk
 from operators.delaunay import intrinsic_delaunay_laplacian
-from operators.difference import SpatialDifference, modulated_gradient, modulated_laplacian
+from operators.difference import Differences, SpatialDifference, modulated_gradient, modulated_laplacian
+from operators.difference_graph import DelaunayEdges, DifferenceGraph, KNearest, MeshEdges
+from operators.difference_published import PublishedDifference
 from operators.differential import Divergence, Gradient, edge_gradient, face_gradient, vertex_gradient
 from operators.diffusion import (
     EdgeDiffusion,
@@ -36,6 +44,7 @@ from operators.gat import GAT
 from operators.gated import Gated
 from operators.gaussian_mixture import GaussianMixture
 from operators.geodesics import HeatMethod, VectorHeatMethod, geodesic_distance, geodesic_path, log_map
+from operators.graph_network import GraphNetwork, NetworkShape
 from operators.grids import Boundary, Grid, grid_laplacian
 from operators.group_sort import GroupSort
 from operators.hard_attention import HardAttention
@@ -55,6 +64,7 @@ from operators.learned_truncation import LearnedTruncation
 from operators.lie_unitary import LieUnitary
 from operators.magnetic import magnetic_laplacian, normalized_magnetic_laplacian
 from operators.mass import consistent_mass, lumped_mass, mixed_voronoi_mass
+from operators.mesh_difference import MeshDifference, StandardDifference
 from operators.mesh_files import MeshFileError, read_mesh, write_mesh
 from operators.mesh_repair import CleanMesh, clean_mesh
 from operators.modulus_activation import ModulusReLU, ModulusSort
@@ -91,17 +101,21 @@ from operators.unitary_exponential import UnitaryExponential
 __all__ = [
     "AMG", "GAT", "AdvectionOperator", "Batch", "Boundary", "BoundaryLoop", "BoundaryMeasure", "CGrid", "Cache",
     "Cached", "CellSides", "ChebyshevFilter", "CleanMesh", "Coarsening", "Composition", "ConjugateGradient",
-    "Constants", "ConvergenceError", "Cosine", "DeepWalk", "Diffusivity", "DirectSolver", "DirichletLaplacian",
-    "Divergence", "Domain", "DomainError", "DomainWarning", "EdgeDiffusion", "Eigenpairs", "Eigenvectors",
-    "Euclidean", "ExponentialKernel", "FieldError", "FixedDiffusivity", "Flux", "Gated", "Gaussian",
-    "GaussianMixture", "Gradient", "Graph", "GraphReport", "Grid", "GroupSort", "HardAttention", "Healpix",
-    "HeatMethod", "HodgeDecomposition", "HodgeParts", "HodgeStars", "InverseDistance", "Jacobi", "Laplacian",
-    "LatLon", "LearnedTruncation", "LieUnitary", "LinearSolver", "MeshDiffusion", "MeshFileError", "MeshReport",
-    "ModulusReLU", "ModulusSort", "Movable", "NearestNeighbours", "Operator", "Over", "PageRank", "PageRankThreshold",
-    "PageRankTopK", "Pearson", "PoincareBall", "PoincareEmbedding", "PointCloud", "PointReport", "PositionSpace",
-    "Radius", "RandomWalks", "Refinement", "Rewiring", "ScaledDotProduct", "SeparableUnitary", "SingularMatrixError",
-    "SkewHermitian", "Softmax", "SparseOperator", "SparsityPattern", "SpatialDifference", "SphericalDual",
-    "Squareplus", "Stages", "Stencil", "TriangleMesh", "TwoHop", "UnitaryExponential", "UnitaryGenerator",
+    "ConsistentDifference", "ConsistentGradient", "ConsistentLaplacian", "ConsistentStencil", "Constants",
+    "ConvergenceError", "Correction", "Cosine", "CosineKernel", "DeepWalk", "DelaunayEdges", "DifferenceGraph",
+    "Differences", "Diffusivity", "DirectSolver", "DirichletLaplacian", "Divergence", "Domain", "DomainError",
+    "DomainWarning", "EdgeDiffusion", "Eigenpairs", "Eigenvectors", "Euclidean", "ExponentialKernel", "FieldError",
+    "FixedDiffusivity", "Flux", "FreeCorrection", "Gated", "Gaussian", "GaussianKernel", "GaussianMixture",
+    "Gradient", "Graph", "GraphNetwork", "GraphReport", "Grid", "GroupSort", "HardAttention", "Healpix", "HeatMethod",
+    "HodgeDecomposition", "HodgeParts", "HodgeStars", "InverseDistance", "Jacobi", "KNearest", "Kernel", "Laplacian",
+    "LatLon", "LearnedTruncation", "LieUnitary", "LinearSolver", "MeshDifference", "MeshDiffusion", "MeshEdges",
+    "MeshFileError", "MeshReport", "ModulusReLU", "ModulusSort", "Moments", "Movable", "NearestNeighbours",
+    "NetworkCorrection", "NetworkShape", "Operator", "Over", "PageRank", "PageRankThreshold", "PageRankTopK",
+    "Pearson", "PoincareBall", "PoincareEmbedding", "PointCloud", "PointReport", "PolyharmonicKernel",
+    "PositionSpace", "PositiveLaplacian", "PositiveMoments", "PublishedDifference", "Radius", "RandomWalks",
+    "Refinement", "Rewiring", "ScaledDotProduct", "SeparableUnitary", "SingularMatrixError", "SkewHermitian",
+    "Softmax", "SparseOperator", "SparsityPattern", "SpatialDifference", "SphericalDual", "Squareplus", "Stages",
+    "StandardDifference", "Stencil", "TriangleMesh", "TwoHop", "UnitaryExponential", "UnitaryGenerator",
     "VectorHeatMethod", "adjacency_of", "barycentric_stars", "batch", "block_diagonal", "boundary_edges",
     "boundary_loops", "boundary_measure", "boundary_vertices", "bumpy", "cell_sides", "centroidal",
     "centroidal_icosphere", "chebyshev_filter", "clean_mesh", "clique_complex", "cluster_vertices", "codifferential",

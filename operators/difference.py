@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from operators.checks import DomainError, FieldError, check_field
+from operators.checks import DomainError, FieldError, check_field, is_integer
 from operators.laplacian import Laplacian, adjacency_of
-from operators.operator import Movable
+from operators.operator import Movable, Operator
 from operators.pattern import SparsityPattern
 from operators.sparse import SparseOperator, sparse_product
 
@@ -45,7 +45,27 @@ def modulated_gradient(edges: SparseOperator, x: Tensor, w1: Tensor, w2: Tensor)
     return w1[..., None] * (there - w2[..., None] * here)
 
 
-class SpatialDifference(Movable):
+class Differences(Movable):
+    """What a difference flow is made of: x ↦ (a Laplacian at x, differences of x along edges).
+
+    Every kind of differences is one: fixed, learned and bounded, learned as published, learned and consistent.
+    """
+
+    @property
+    def edges(self) -> SparseOperator:
+        """b, (n, n) without diagonal: the edges (i, j), seen from i, with their plain weights."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Operator, Tensor]:
+        """The Laplacian at x, an operator (n, n), positive so that diffusion is −L; and the differences of x, (..., E, c).
+
+        Args:
+            x: (..., n, c).
+        """
+        raise NotImplementedError
+
+
+class SpatialDifference(Differences):
     """x ↦ the modulated difference operators at x, the weights w = g(x) from a graph network over an h-hop neighbourhood.
 
     The network sees each node's field and area, and each edge's length and weight, all made dimensionless, so one layer
@@ -61,7 +81,7 @@ class SpatialDifference(Movable):
 
     def __init__(self, laplacian: Laplacian, channels: int = 1, width: int = 16, hops: int = 1) -> None:
         super().__init__()
-        if min(channels, width, hops) < 1:
+        if not all(map(is_integer, (channels, width, hops))) or min(channels, width, hops) < 1:
             raise DomainError(f"channels, width and hops must be at least 1, not {channels}, {width}, {hops}")
         self.channels = channels
         self.geometry = _EdgeGeometry(laplacian)

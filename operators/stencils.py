@@ -102,7 +102,7 @@ def least_squares_laplacian(cloud: PointCloud, neighbours: int | Graph | None = 
     """
     _check_order(order, 2)
     d = cloud.points.shape[1]
-    squares = [k for k, axes in enumerate(_monomials(d, order)) if len(axes) == 2 and axes[0] == axes[1]]
+    squares = [k for k, axes in enumerate(monomials_of(d, order)) if len(axes) == 2 and axes[0] == axes[1]]
 
     def second(coefficients: Tensor, radius: Tensor) -> Tensor:
         return -2 * coefficients[:, squares].sum(1, keepdim=True) / radius[:, None, None] ** 2
@@ -127,7 +127,7 @@ class _Fit:
 
     def __init__(self, points: Tensor, order: int, derivative: Callable[[Tensor, Tensor], Tensor], rows: int) -> None:
         self.points, self.derivative, self.rows = points, derivative, rows
-        self.monomials = _monomials(points.shape[1], order)
+        self.monomials = monomials_of(points.shape[1], order)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.condition = 0.0
 
@@ -199,10 +199,10 @@ def _stencil(
         left = torch.cat([fit.add(hoods) for hoods in _of_graph(neighbours.to(cloud.points.device), n, terms)])
         cure = "give the graph more neighbours there, or a number of neighbours, which grows by itself"
     else:
-        size = _check_count(neighbours, n, terms)
+        size = check_count(neighbours, n, terms)
         limit = min(n - 1, LARGEST_GROWTH * size)
         left = torch.arange(n, device=cloud.points.device)
-        search = _Search(cloud)
+        search = NeighbourSearch(cloud)
         while True:
             left = fit.add(search.nearest(left, size))
             if size == limit or left.numel() == 0:
@@ -224,7 +224,7 @@ def _stencil(
     return Stencil(entries, rows, fit.condition, recipe)
 
 
-class _Search:
+class NeighbourSearch:
     """Nearest neighbours, of points brought to unit size first, so that squared distances stay in range."""
 
     def __init__(self, cloud: PointCloud) -> None:
@@ -268,7 +268,7 @@ def _of_graph(graph: Graph, n: int, terms: int) -> Iterator[_Neighbourhoods]:
         yield _Neighbourhoods(nodes, neighbours, valid)
 
 
-def _monomials(d: int, order: int) -> list[tuple[int, ...]]:
+def monomials_of(d: int, order: int) -> list[tuple[int, ...]]:
     """The monomials of degree 1 to `order`, each as the axes it multiplies: (0, 1) is x·y. The first d are the axes."""
     return [axes for degree in range(1, order + 1) for axes in combinations_with_replacement(range(d), degree)]
 
@@ -278,7 +278,7 @@ def _check_order(order: int, least: int) -> None:
         raise DomainError(f"order must be an integer of at least {least}, not {order!r}: a derivative needs its own degree")
 
 
-def _check_count(neighbours: int | None, n: int, terms: int) -> int:
+def check_count(neighbours: int | None, n: int, terms: int) -> int:
     if neighbours is None:
         return min(2 * terms, n - 1)
     if not is_integer(neighbours) or not terms <= neighbours < n:

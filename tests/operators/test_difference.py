@@ -186,6 +186,8 @@ def test_bad_sizes_and_fields_are_refused():
     for name in ("channels", "width", "hops"):
         with pytest.raises(DomainError, match="channels, width and hops must be at least 1, not"):
             SpatialDifference(L, **{name: 0})
+        with pytest.raises(DomainError, match="channels, width and hops must be at least 1, not"):
+            SpatialDifference(L, **{name: 1.5})
     with pytest.raises(FieldError, match=r"must have shape \(\.\.\., 12, c\)"):
         SpatialDifference(L)(torch.ones(11, 1, dtype=torch.float64))
     with pytest.raises(FieldError, match="nothing is converted silently"):

@@ -62,7 +62,7 @@ def polynomial(points, axes, centre):
     offset=st.sampled_from([0.0, 1.0, 1024.0]),
 )
 def test_every_polynomial_up_to_the_order_is_differentiated_exactly(build, seed, d, order, extra, power, offset):
-    monomials = module._monomials(d, order)
+    monomials = module.monomials_of(d, order)
     points = (scattered(60, d, seed).points + offset) * 2.0**power
     stencil = build(PointCloud(points), len(monomials) + extra, order)
     centre = points[seed % 60]
@@ -208,7 +208,7 @@ def test_a_few_coincident_points_do_no_harm(build):
 @both
 def test_a_graph_gives_the_neighbours(build):
     cloud = scattered(40, 2)
-    nearest = module._Search(cloud).nearest(torch.arange(40), 10)
+    nearest = module.NeighbourSearch(cloud).nearest(torch.arange(40), 10)
     index = torch.stack([nearest.neighbours.flatten(), nearest.nodes.repeat_interleave(10)])
     loops = torch.arange(40).repeat(2, 1)
     # Order, repetition and self-loops do not matter.
