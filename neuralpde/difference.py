@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralpde.rhs import RightHandSide
-from operators import SpatialDifference
+from operators.difference import Differences
 
 
 class DifferenceFlow(RightHandSide):
@@ -19,11 +19,12 @@ class DifferenceFlow(RightHandSide):
     constants nor mass.
 
     Args:
-        differences: x ↦ the modulated Laplacian operator and gradient.
+        differences: x ↦ the modulated Laplacian operator and gradient: `SpatialDifference`, `PublishedDifference`,
+            `StandardDifference`, `MeshDifference`, or any other `Differences`.
         rate: κ > 0 at the start, learned as log κ.
     """
 
-    def __init__(self, differences: SpatialDifference, rate: float = 1.0) -> None:
+    def __init__(self, differences: Differences, rate: float = 1.0) -> None:
         super().__init__()
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"rate must be positive and finite, not {rate}")

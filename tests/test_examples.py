@@ -81,6 +81,15 @@ def property_test(module: ModuleType, result: dict[str, float]) -> None:
     assert Path("property_test.png").read_bytes().startswith(b"\x89PNG")
 
 
+def scattered_sensors(module: ModuleType, found: dict[str, float]) -> None:
+    assert found["learned"] < 0.9 * found["not learned"] < 0.1
+    # No closer: at the hull no stencil with one sign is exact, and the learned rates make up for it.
+    assert found["spread"] == pytest.approx(module.SPREAD, rel=0.35)
+    # A maximum principle: decay is positive, so the largest value falls.
+    assert found["growth"] < 0
+    assert Path("scattered_sensors.png").read_bytes().startswith(b"\x89PNG")
+
+
 def stiff_pde(module: ModuleType, result: dict[str, float]) -> None:
     # Tolerance 1e-3, and (200 steps)⁻² times the cube of the separation's rates.
     assert result["ARK324 error"] < 1e-3
@@ -116,11 +125,12 @@ CLAIMS: dict[str, Callable[[ModuleType, Any], None]] = {
     "learn_diffusivity": learn_diffusivity,
     "learned_generator": learned_generator,
     "property_test": property_test,
+    "scattered_sensors": scattered_sensors,
     "stiff_pde": stiff_pde,
     "surface_operators": surface_operators,
 }
 # Longer ones, that walk through a whole package.
-TOURS = {"learned_generator", "stiff_pde", "surface_operators"}
+TOURS = {"learned_generator", "scattered_sensors", "stiff_pde", "surface_operators"}
 
 
 def load(name: str) -> ModuleType:

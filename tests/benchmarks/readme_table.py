@@ -1,11 +1,13 @@
 """Print the Markdown tables of JSON files that commands wrote: python tests/benchmarks/readme_table.py runs/heat/table.json ...
 
-Understands what `neuralpde run heat`, `neuralpde reproduce blend|meshpde|weather` (several files become one table),
-`neuralpde reproduce unigraph-heat` and `neuralpde bench newcomer|operators|scale|integrators` write with --json.
+Understands what `neuralpde run heat`, `neuralpde reproduce blend|meshpde|weather` and the tables of learned differences (several
+files become one table), `neuralpde reproduce unigraph-heat` and `neuralpde bench newcomer|operators|scale|integrators` write with
+--json.
 """
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 NODE_METHODS = ("ours", "blend", "blend-knn", "grand-l", "grand-nl", "gcn", "gat")
@@ -21,7 +23,7 @@ def markdown(record: dict) -> str:
         tables.setdefault(row["table"], []).append(row)
     drawn = {"heat": heat, "sparse-product": timings, "attention": timings, "scale": scale, "newcomer": newcomer}
     single = [drawn[name](rows) for name, rows in tables.items() if name in drawn]
-    several = [races, overheads, nodes, toy_heat, meshpde, forecasts]
+    several = [races, overheads, nodes, toy_heat, meshpde, forecasts, derivatives, laplacian_983, sensors]
     return "\n\n".join([*single, *(drawn for draw in several for drawn in draw(tables))])
 
 
@@ -99,6 +101,67 @@ def forecasts(tables: dict[str, list[dict]]) -> list[str]:
             cells.append("" if error is None else f"{error:.3g} ({correlation or 0:.2f})")
         lines.append([f"{name.removeprefix('weather-')}, {variable}", f"`{method}`", *cells])
     return [table(["RMSE (ACC)", "", *(f"{lead:g} h" for lead in shown)], lines)] if lines else []
+
+
+def derivatives(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a method: mean squared error in 1e-2 of each table, the paper's beside it."""
+    found = {name: rows for name, rows in tables.items() if name.startswith("padgn-derivatives")}
+    value = {(name, row["method"]): row for name, rows in found.items() for row in rows if row["metric"] == "mse"}
+    lines = []
+    for method in own_last(method for _, method in value):
+        cells = []
+        for name in found:
+            row = value.get((name, method))
+            cells.append("–" if row is None else small(1e2 * row["value"]) + spread(1e2 * row["std"], row["n"], ".1g"))
+            paper = None if row is None else row.get("published")
+            cells.append("" if paper is None else f"{1e2 * paper:.2f}")
+        lines.append([f"`{method}`", *cells])
+    titles = [title for name in found for title in (name.removeprefix("padgn-derivatives-"), "paper")]
+    return [table(["MSE, 1e-2", *titles], lines)] if lines else []
+
+
+def laplacian_983(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a method: mean squared error and relative norm error, the published ones beside."""
+    value = {(row["method"], row["metric"]): row for row in tables.get("laplacian-983", [])}
+    lines = []
+    for method in own_last(method for method, _ in value):
+        pair = [value[method, metric] for metric in ("mse", "rne")]
+        paper = " / ".join(f"{row['published']:g}" for row in pair if row.get("published") is not None)
+        lines.append([f"`{method}`", *(f"{row['value']:.3g}" + spread(row["std"], row["n"], ".1g") for row in pair), paper])
+    return [table(["laplacian-983", "MSE", "relative norm error", "published"], lines)] if lines else []
+
+
+def sensors(tables: dict[str, list[dict]]) -> list[str]:
+    """One line a method, one column a table and horizon: mean absolute (or squared) error of forecasts at sensors."""
+    forecast = ("padgn-convection", "padgn-stations", "padgn-sst", "padgn-burgers", "padgn-fitzhugh", "padgn-gray")
+    squared = forecast[3:]
+    rows = [row for name in tables if name.startswith(forecast) for row in tables[name]]
+    rows = [row for row in rows if row["metric"] == ("mse" if row["table"].startswith(squared) else "mae")]
+    value = {(row["table"], row["horizon"], row["method"]): row for row in rows}
+    columns = list(dict.fromkeys((row["table"], row["horizon"]) for row in rows))
+    several = {name for name, _ in columns if len({horizon for other, horizon in columns if other == name}) > 1}
+    lines = []
+    for method in own_last(row["method"] for row in rows):
+        cells = []
+        for name, horizon in columns:
+            row = value.get((name, horizon, method))
+            if row is None:
+                cells.append("–")
+                continue
+            paper = "" if row.get("published") is None else f" ({row['published']:.3g})"
+            cells.append(("diverged" if row["value"] is None else small(row["value"])) + paper)
+        lines.append([f"`{method}`", *cells])
+    titles = [name.removeprefix("padgn-") + (f", 1–{horizon}" if name in several else "") for name, horizon in columns]
+    return [table(["", *titles], lines)] if lines else []
+
+
+def own_last(names: Iterable[str]) -> list[str]:
+    return sorted(dict.fromkeys(names), key=lambda name: name == "ours")
+
+
+def small(value: float) -> str:
+    """Three digits, or a power of ten where they say nothing."""
+    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.0e}"
 
 
 def spread(std: float, n: int, size: str) -> str:

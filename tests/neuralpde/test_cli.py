@@ -185,7 +185,14 @@ def test_help(arguments, capsys):
         ("reproduce meshpde", "--truth"),
         ("reproduce meshpde-hard", "--small"),
         ("reproduce weather", "--set"),
+        ("reproduce padgn-derivatives", "--no-sparse"),
+        ("reproduce padgn-convection", "--hard"),
+        ("reproduce padgn-stations", "--held-out"),
+        ("reproduce padgn-sst", "--horizon"),
+        ("reproduce padgn-nonlinear", "--pde"),
+        ("reproduce laplacian-983", "--functions"),
         ("data", "weather"),
+        ("data stations", "--layout"),
         ("data meshpde", "--verify"),
         ("data weather", "--noise"),
     ],
@@ -201,7 +208,13 @@ def test_help_of_every_command_tells_its_options(words, told, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    ["data meshpde --conditions 0", "reproduce meshpde --methods nonsense", "reproduce weather --seeds 0"],
+    [
+        "data meshpde --conditions 0",
+        "reproduce meshpde --methods nonsense",
+        "reproduce weather --seeds 0",
+        "reproduce padgn-convection --seeds 0",
+        "reproduce padgn-nonlinear --seeds 0",
+    ],
 )
 def test_settings_that_cannot_be_are_one_paragraph(words, capsys):
     assert main(words.split()) == 1
