@@ -120,7 +120,8 @@ class GraphDynamicsMethod(SensorMethod):
         surroundings = Surroundings.of([case.placement for case in train], self.neighbours, self.triangulated)
         network = self.network(train[0].values.shape[-1], len(surroundings.centre) if self.positions else 0)
         # Far outside of all that was seen in training, so that a network is only kept from leaving for ever.
-        network.bound = 4 * max(float(case.values[case.seen].abs().max()) for case in train if bool(case.seen.any()))
+        largest = max((float(case.values[case.seen].abs().max()) for case in train if bool(case.seen.any())), default=0.0)
+        network.bound = 4 * largest or math.inf
         forecaster = _Rollout(step, given, network, surroundings)
         graphs = [surroundings.graph(case.placement) for case in train]
         frames, cases = training_frames(train, step), spread_out(validation, 16)

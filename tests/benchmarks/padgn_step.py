@@ -1,4 +1,4 @@
-"""Print what a training step of PA-DGN costs: python tests/benchmarks/padgn_step.py [--sensors 100] [--rounds 5] [--threads 2]
+"""Print what a training step of PA-DGN costs: python tests/benchmarks/padgn_step.py [--sensors 44] [--rounds 5] [--threads 2]
 
 The published size: 340,001 parameters, width 64, 16 differences of each kind, 4 nearest neighbours, 8 windows of 12 + 12 frames;
 forward, backward and Adam. `scatter` is what one writes with PyTorch Geometric: `MessagePassing` over one batched graph,
@@ -148,7 +148,7 @@ def relative(gradients):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sensors", type=int, default=100)
+    parser.add_argument("--sensors", type=int, default=44)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--json")

@@ -112,7 +112,7 @@ def derivatives(tables: dict[str, list[dict]]) -> list[str]:
         cells = []
         for name in found:
             row = value.get((name, method))
-            cells.append("–" if row is None else small(1e2 * row["value"]) + spread(1e2 * row["std"], row["n"], ".1g"))
+            cells.append("–" if row is None else measured(1e2 * row["value"], 1e2 * row["std"]))
             paper = None if row is None else row.get("published")
             cells.append("" if paper is None else f"{1e2 * paper:.2f}")
         lines.append([f"`{method}`", *cells])
@@ -127,7 +127,7 @@ def laplacian_983(tables: dict[str, list[dict]]) -> list[str]:
     for method in own_last(method for method, _ in value):
         pair = [value[method, metric] for metric in ("mse", "rne")]
         paper = " / ".join(f"{row['published']:g}" for row in pair if row.get("published") is not None)
-        lines.append([f"`{method}`", *(f"{row['value']:.3g}" + spread(row["std"], row["n"], ".1g") for row in pair), paper])
+        lines.append([f"`{method}`", *(measured(row["value"], row["std"]) for row in pair), paper])
     return [table(["laplacian-983", "MSE", "relative norm error", "published"], lines)] if lines else []
 
 
@@ -157,6 +157,11 @@ def sensors(tables: dict[str, list[dict]]) -> list[str]:
 
 def own_last(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: name == "ours")
+
+
+def measured(value: float, std: float) -> str:
+    """Mean ± standard deviation; rounding errors only as such."""
+    return "< 1e-9" if value < 1e-9 else f"{small(value)} ± {std:.2g}"
 
 
 def small(value: float) -> str:

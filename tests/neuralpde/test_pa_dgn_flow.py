@@ -20,7 +20,7 @@ def wild(law: DifferenceLaw, factor: float) -> DifferenceLaw:
     return law
 
 
-@pytest.mark.parametrize(("seed", "factor"), [(0, 0.0), (1, 30.0)])
+@pytest.mark.parametrize(("seed", "factor"), [(1, 30.0)])
 def test_a_thousand_steps_stay_within_the_bound_for_any_parameters(seed: int, factor: float) -> None:
     torch.manual_seed(seed)
     law = DifferenceLaw(1, 2, hidden=3, differences=2, width=4, bound=5.0)
