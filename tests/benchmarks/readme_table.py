@@ -132,27 +132,35 @@ def laplacian_983(tables: dict[str, list[dict]]) -> list[str]:
 
 
 def sensors(tables: dict[str, list[dict]]) -> list[str]:
-    """One line a method, one column a table and horizon: mean absolute (or squared) error of forecasts at sensors."""
-    forecast = ("padgn-convection", "padgn-stations", "padgn-sst", "padgn-burgers", "padgn-fitzhugh", "padgn-gray")
-    squared = forecast[3:]
-    rows = [row for name in tables if name.startswith(forecast) for row in tables[name]]
-    rows = [row for row in rows if row["metric"] == ("mse" if row["table"].startswith(squared) else "mae")]
-    value = {(row["table"], row["horizon"], row["method"]): row for row in rows}
-    columns = list(dict.fromkeys((row["table"], row["horizon"]) for row in rows))
-    several = {name for name, _ in columns if len({horizon for other, horizon in columns if other == name}) > 1}
-    lines = []
-    for method in own_last(row["method"] for row in rows):
-        cells = []
-        for name, horizon in columns:
-            row = value.get((name, horizon, method))
-            if row is None:
-                cells.append("–")
-                continue
-            paper = "" if row.get("published") is None else f" ({row['published']:.3g})"
-            cells.append(("diverged" if row["value"] is None else small(row["value"])) + paper)
-        lines.append([f"`{method}`", *cells])
-    titles = [name.removeprefix("padgn-") + (f", 1–{horizon}" if name in several else "") for name, horizon in columns]
-    return [table(["", *titles], lines)] if lines else []
+    """One line a method, one column a table: errors of forecasts at sensors, mean over the frames up to the horizons.
+
+    Stations and sea: mean absolute error at all horizons. Convection: mean absolute error, the paper's in brackets. Nonlinear
+    equations: mean squared error.
+    """
+    several, squared = ("padgn-stations", "padgn-sst"), ("padgn-burgers", "padgn-fitzhugh", "padgn-gray")
+    drawn = []
+    for kinds in (several, ("padgn-convection", *squared)):
+        rows = [row for name in tables if name.startswith(kinds) for row in tables[name]]
+        rows = [row for row in rows if row["metric"] == ("mse" if row["table"].startswith(squared) else "mae")]
+        columns = list(dict.fromkeys(row["table"] for row in rows))
+        last = {name: max(row["horizon"] for row in rows if row["table"] == name) for name in columns}
+        lines = []
+        for method in own_last(row["method"] for row in rows):
+            cells = []
+            for name in columns:
+                found = [row for row in rows if (row["table"], row["method"]) == (name, method)]
+                if not name.startswith(several):
+                    found = [row for row in found if row["horizon"] == last[name]]
+                cells.append(" / ".join(map(forecast_error, found)) or "–")
+            lines.append([f"`{method}`", *cells])
+        if lines:
+            drawn.append(table(["", *(name.removeprefix("padgn-").removeprefix("stations-") for name in columns)], lines))
+    return drawn
+
+
+def forecast_error(row: dict) -> str:
+    paper = "" if row.get("published") is None else f" ({row['published']:.3g})"
+    return ("diverged" if row["value"] is None else small(row["value"])) + paper
 
 
 def own_last(names: Iterable[str]) -> list[str]:
@@ -161,12 +169,14 @@ def own_last(names: Iterable[str]) -> list[str]:
 
 def measured(value: float, std: float) -> str:
     """Mean ± standard deviation; rounding errors only as such."""
-    return "< 1e-9" if value < 1e-9 else f"{small(value)} ± {std:.2g}"
+    return "< 1e-9" if value < 1e-9 else f"{small(value)} ± {std:,.0f}" if value >= 1000 else f"{small(value)} ± {std:.2g}"
 
 
 def small(value: float) -> str:
-    """Three digits, or a power of ten where they say nothing."""
-    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.0e}"
+    """Three digits, or fewer with a power of ten where they say nothing."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
 
 
 def spread(std: float, n: int, size: str) -> str:
