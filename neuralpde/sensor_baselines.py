@@ -230,7 +230,10 @@ class JointVar(SensorMethod):
                 if best is None or found < error:
                     best, error = one, found
         if best is None:
-            raise RunFolderError(f"{case.name} has {frames.shape[1]} frames in a window: joint-var needs at least 2")
+            raise RunFolderError(
+                f"{case.name} gives {case.given} of {frames.shape[1]} frames, and joint-var needs lags among the given ones and "
+                f"a frame more: none of {self.lags} is; ask for fewer lags, or for longer windows"
+            )
         return best
 
     def _paths(self, frames: Tensor, times: Tensor, step: float, lags: int, periods: Sequence[float]) -> list[_Joint]:

@@ -62,6 +62,13 @@ def test_joint_var_finds_a_full_matrix(tmp_path):
     assert found.parameters >= 6 * 6 + 6
 
 
+def test_joint_var_takes_no_more_lags_than_are_given(tmp_path):
+    one = process(torch.eye(6, dtype=torch.float64) * 0.8, 0.3)  # five frames are given, of ten
+    with pytest.raises(RunFolderError, match=r"gives 5 of 10 frames.*ask for fewer lags"):
+        fit(JointVar(lags=(6,)), [one], [one], tmp_path)
+    assert fit(JointVar(lags=(5, 6)), [one], [one], tmp_path).lags == 5
+
+
 def test_joint_var_takes_the_ridge_that_validation_likes(tmp_path):
     noisy = [case(name, start, 30, seed=seed) for name, start, seed in (("train", 0, 1), ("validation", 60, 2), ("test", 120, 3))]
     best = fit(JointVar(), [noisy[0]], [noisy[1]], tmp_path)
